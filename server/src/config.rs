@@ -168,12 +168,7 @@ impl Default for Config {
                 ("standard".to_owned(), ladder(vec![rung(480, 1_200_000), rung(360, 700_000)])),
                 (
                     "full".to_owned(),
-                    ladder(vec![
-                        rung(1080, 4_500_000),
-                        rung(720, 2_500_000),
-                        rung(480, 1_200_000),
-                        rung(360, 700_000),
-                    ]),
+                    ladder(vec![rung(1080, 4_500_000), rung(720, 2_500_000), rung(480, 1_200_000), rung(360, 700_000)]),
                 ),
             ]),
             channels: BTreeMap::new(),
@@ -284,15 +279,15 @@ fn set(root: &mut Value, item: &str) -> Result<(), Fault> {
         Ok(Some(v)) => serde_json::to_value(v).map_err(|e| Fault::new(path, e.to_string()))?,
         _ => Value::String(value.to_owned()),
     };
+    if path.split('.').any(str::is_empty) {
+        return Err(Fault::new(path, usage));
+    }
     let mut keys = path.split('.').peekable();
     let mut at = root;
     while let Some(key) = keys.next() {
         let Value::Object(table) = at else {
             return Err(Fault::new(path, format!("--set: `{key}` lies below something that is no table")));
         };
-        if key.is_empty() {
-            return Err(Fault::new(path, usage));
-        }
         if keys.peek().is_none() {
             table.insert(key.to_owned(), value);
             return Ok(());
@@ -340,7 +335,11 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
 
     let mut s = root.section("whip");
     let whip = Whip {
-        udp_listen: s.get("udp_listen", d.whip.udp_listen, parsed("an address with a port, for example \"127.0.0.1:8189\"")),
+        udp_listen: s.get(
+            "udp_listen",
+            d.whip.udp_listen,
+            parsed("an address with a port, for example \"127.0.0.1:8189\""),
+        ),
         external_addresses: s.get("external_addresses", d.whip.external_addresses, addresses),
         create_channels: s.get("create_channels", d.whip.create_channels, flag),
         max_sessions: s.get("max_sessions", d.whip.max_sessions, count(1, 10_000)),
@@ -353,7 +352,8 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     let rtp = Rtp { idle_timeout: s.get("idle_timeout", d.rtp.idle_timeout, duration(Duration::from_secs(1), hour)) };
     s.finish();
     let mut s = root.section("rtsp");
-    let rtsp = Rtsp { idle_timeout: s.get("idle_timeout", d.rtsp.idle_timeout, duration(Duration::from_secs(1), hour)) };
+    let rtsp =
+        Rtsp { idle_timeout: s.get("idle_timeout", d.rtsp.idle_timeout, duration(Duration::from_secs(1), hour)) };
     s.finish();
 
     let mut s = root.section("hls");
@@ -437,19 +437,8 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };
     s.finish();
 
-    let config = Config {
-        http,
-        whip,
-        rtp,
-        rtsp,
-        hls,
-        ladder: LadderDefaults { default },
-        ladders,
-        channels,
-        auth,
-        engine,
-        log,
-    };
+    let config =
+        Config { http, whip, rtp, rtsp, hls, ladder: LadderDefaults { default }, ladders, channels, auth, engine, log };
     if !token_faults {
         refuse_exposure(&config, root.faults());
     }
@@ -460,10 +449,11 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
 /// Nothing listens off loopback without the tokens that protect it.
 fn refuse_exposure(config: &Config, faults: &mut Vec<Fault>) {
     let remedy = |what: &str, variable: &str| {
-        format!("a {what} token is needed: put it into a file and name that in auth.{what}_token_file, or set {variable}")
+        format!(
+            "a {what} token is needed: put it into a file and name that in auth.{what}_token_file, or set {variable}"
+        )
     };
-    let (publish, admin) =
-        (remedy("publish", "FISHLADDER_PUBLISH_TOKEN"), remedy("admin", "FISHLADDER_ADMIN_TOKEN"));
+    let (publish, admin) = (remedy("publish", "FISHLADDER_PUBLISH_TOKEN"), remedy("admin", "FISHLADDER_ADMIN_TOKEN"));
     if !config.http_is_local() {
         let at = config.http.listen;
         if config.auth.publish_token.is_none() {
@@ -501,7 +491,10 @@ fn token(
     // RFC 6750 §2.1, b64token: what a Bearer credential can carry at all.
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
     if !(16..=512).contains(&found.len()) || !found.bytes().all(allowed) {
-        s.fault(key, "the token must be 16 to 512 letters, digits or -._~+/= ; for example the output of `openssl rand -hex 16`");
+        s.fault(
+            key,
+            "the token must be 16 to 512 letters, digits or -._~+/= ; for example the output of `openssl rand -hex 16`",
+        );
         return None;
     }
     Some(Secret(found.to_owned()))
@@ -542,7 +535,8 @@ fn source(value: Value, at: &str, faults: &mut Vec<Fault>) -> Option<SourceReque
             Some(SourceRequest::Whip {})
         }
         other => {
-            let problem = if other.is_empty() { "give one of rtp, rtsp, whip" } else { "give only one of rtp, rtsp, whip" };
+            let problem =
+                if other.is_empty() { "give one of rtp, rtsp, whip" } else { "give only one of rtp, rtsp, whip" };
             for key in ["rtp", "rtsp", "whip"] {
                 table.take(key);
             }

@@ -89,7 +89,10 @@ fn report(faults: &[Fault]) -> ExitCode {
     for fault in faults {
         eprintln!("error: {fault}");
     }
-    eprintln!("{} in the configuration", if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) });
+    eprintln!(
+        "{} in the configuration",
+        if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) }
+    );
     ExitCode::FAILURE
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -83,7 +83,11 @@ impl Default for Metrics {
         registry.register("http_connections", "Open connections", connections.clone());
         registry.register("http_refused_connections", "Connections closed because of a cap", refused.clone());
         registry.register("http_timeouts", "Connections and requests ended by a deadline", timeouts.clone());
-        registry.register("http_accept_errors", "Failed accepts, for example no free descriptor", accept_errors.clone());
+        registry.register(
+            "http_accept_errors",
+            "Failed accepts, for example no free descriptor",
+            accept_errors.clone(),
+        );
         registry.register("http_panics", "Connections ended by a defect of ours", panics.clone());
         Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics }
     }

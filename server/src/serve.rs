@@ -67,7 +67,8 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     let served = tokio::spawn(listener::serve(socket, tls, limits, metrics.clone(), closing, handler));
 
     let scheme = if secure { "https" } else { "http" };
-    let shown = if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
+    let shown =
+        if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
     tracing::info!(http = %address, whip_udp = %config.whip.udp_listen, tls = secure, "listening");
     tracing::info!("status page: {scheme}://{shown}/");
     if !config.http_is_local() && !secure {

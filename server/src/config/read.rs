@@ -253,10 +253,13 @@ mod tests {
     #[test]
     fn quantities_keep_their_decimals_exactly() {
         let any = duration(Duration::ZERO, Duration::MAX);
-        for (text, micros) in [("200ms", 200_000), ("2s", 2_000_000), ("1.5s", 1_500_000), ("0.033s", 33_000), ("1 m", 60_000_000)] {
+        for (text, micros) in
+            [("200ms", 200_000), ("2s", 2_000_000), ("1.5s", 1_500_000), ("0.033s", 33_000), ("1 m", 60_000_000)]
+        {
             assert_eq!(any(&json!(text)), Ok(Duration::from_micros(micros)), "{text}");
         }
-        for bad in ["", "s", "2", "-2s", "2 days", "1e3s", "1.s", ".5s", "99999999999999999999s", "0.0000001s", "２s"] {
+        for bad in ["", "s", "2", "-2s", "2 days", "1e3s", "1.s", ".5s", "99999999999999999999s", "0.0000001s", "２s"]
+        {
             assert!(any(&json!(bad)).is_err(), "{bad}");
         }
         assert!(any(&json!(2)).is_err());

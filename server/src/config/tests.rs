@@ -34,10 +34,34 @@ fn the_manual_says_what_the_defaults_are() {
     assert!(config.http.tls.is_some() && config.auth.admin_token.is_some() && config.channels.len() == 3);
     // ... and together they name every key there is: each known key is written somewhere in the manual.
     for key in [
-        "listen", "max_connections", "max_connections_per_address", "header_timeout", "body_timeout", "idle_timeout",
-        "write_timeout", "certificate", "key", "udp_listen", "external_addresses", "create_channels", "max_sessions",
-        "takeover_after", "part_target", "segment_target", "window", "default", "passthrough", "audio_bitrate", "rungs",
-        "publish_token_file", "admin_token_file", "stall_timeout", "level", "json", "source", "ladder",
+        "listen",
+        "max_connections",
+        "max_connections_per_address",
+        "header_timeout",
+        "body_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "certificate",
+        "key",
+        "udp_listen",
+        "external_addresses",
+        "create_channels",
+        "max_sessions",
+        "takeover_after",
+        "part_target",
+        "segment_target",
+        "window",
+        "default",
+        "passthrough",
+        "audio_bitrate",
+        "rungs",
+        "publish_token_file",
+        "admin_token_file",
+        "stall_timeout",
+        "level",
+        "json",
+        "source",
+        "ladder",
     ] {
         let found = all.lines().any(|l| l.starts_with(&format!("{key} =")) || l.starts_with(&format!("{key}.")));
         assert!(found, "{key} is not in the manual");
@@ -68,9 +92,19 @@ fn all_faults_come_together_with_their_paths() {
         "#,
     ));
     for path in [
-        "colour", "http.listen", "http.max_conections", "hls.part_target", "hls.segment_target", "ladders.passthrough",
-        "ladders.odd.rungs[0].height", "ladders.odd.rungs[0].bitrate", "ladders.odd.rungs[0].speed", "channels.a b",
-        "channels.cam.source.rtsp.url", "channels.cam.ladder", "channels.two.source",
+        "colour",
+        "http.listen",
+        "http.max_conections",
+        "hls.part_target",
+        "hls.segment_target",
+        "ladders.passthrough",
+        "ladders.odd.rungs[0].height",
+        "ladders.odd.rungs[0].bitrate",
+        "ladders.odd.rungs[0].speed",
+        "channels.a b",
+        "channels.cam.source.rtsp.url",
+        "channels.cam.ladder",
+        "channels.two.source",
     ] {
         assert!(faults.iter().any(|f| f == path), "{path} missing in {faults:?}");
     }
@@ -152,7 +186,10 @@ fn tokens_come_from_files_or_the_environment_and_stay_secret() {
 
     std::fs::write(&file, "short").unwrap();
     assert_eq!(paths(parse(&toml)), ["auth.publish_token_file"]);
-    assert_eq!(paths(parse("http.listen = \"0.0.0.0:1\"\nauth.admin_token_file = \"/nonexistent\"")), ["auth.admin_token_file"]);
+    assert_eq!(
+        paths(parse("http.listen = \"0.0.0.0:1\"\nauth.admin_token_file = \"/nonexistent\"")),
+        ["auth.admin_token_file"]
+    );
 }
 
 #[test]

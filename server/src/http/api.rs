@@ -27,7 +27,12 @@ pub fn channels(app: &App) -> Response<Body> {
     json(StatusCode::OK, &List { channels: app.rooms.status() })
 }
 
-pub async fn channel<B: HttpBody<Error: Into<BoxError>>>(app: &App, name: ChannelName, request: Parts, body: B) -> Response<Body> {
+pub async fn channel<B: HttpBody<Error: Into<BoxError>>>(
+    app: &App,
+    name: ChannelName,
+    request: Parts,
+    body: B,
+) -> Response<Body> {
     let result = match request.method {
         Method::PUT => put(app, name, &request, body).await,
         Method::DELETE => app

@@ -79,7 +79,9 @@ impl Gate {
                         ));
                     }
                     if !reads && !same_origin(headers, host) {
-                        return Err(Denied::Foreign("without an admin token pages of another origin may not change anything"));
+                        return Err(Denied::Foreign(
+                            "without an admin token pages of another origin may not change anything",
+                        ));
                     }
                     Ok(())
                 }
@@ -130,11 +132,13 @@ impl Denied {
                 r.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fishladder\""));
                 r
             }
-            Self::TooMany(wait) => {
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "too many wrong tokens from this address")
-                    .retry(*wait + Duration::from_secs(1))
-                    .response()
-            }
+            Self::TooMany(wait) => Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-attempts",
+                "too many wrong tokens from this address",
+            )
+            .retry(*wait + Duration::from_secs(1))
+            .response(),
             Self::Foreign(why) => Problem::new(StatusCode::FORBIDDEN, "foreign-request", *why).response(),
         }
     }
@@ -142,7 +146,8 @@ impl Denied {
 
 /// Compares without telling by its duration where the first difference is; only the length shows.
 fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0u8, |d, (x, y)| std::hint::black_box(d | (x ^ y)))) == 0
+    a.len() == b.len()
+        && std::hint::black_box(a.iter().zip(b).fold(0u8, |d, (x, y)| std::hint::black_box(d | (x ^ y)))) == 0
 }
 
 /// RFC 6750 §2.1; exactly one Authorization header.
@@ -293,7 +298,8 @@ mod tests {
         for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST", "a.localhost.", "127.3.2.1"] {
             assert_eq!(ask(&g, Method::PUT, path, &[("host", host)]), Ok(()), "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", "[::2]", "", "192.0.2.1"] {
+        for host in ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", "[::2]", "", "192.0.2.1"]
+        {
             assert_eq!(ask(&g, Method::GET, path, &[("host", host)]), Err(403), "{host}");
         }
         let host = ("host", "localhost:8080");

@@ -172,11 +172,7 @@ async fn wait<T>(
     }
 }
 
-async fn held<T>(
-    app: &App,
-    view: &RenditionView,
-    look: impl Fn(&Snapshot) -> Lookup<T>,
-) -> Result<T, Response<Body>> {
+async fn held<T>(app: &App, view: &RenditionView, look: impl Fn(&Snapshot) -> Lookup<T>) -> Result<T, Response<Body>> {
     wait(app, view, |s| match look(s) {
         Lookup::Here(found) => Step::Answer(Ok(found)),
         Lookup::Missing => Step::Answer(Err(missing("there is no such media, or not any more"))),
@@ -217,10 +213,9 @@ fn list(snapshots: &[(Option<u64>, Arc<Snapshot>)]) -> Vec<Variant> {
         let measured = s.bandwidth();
         let bandwidth = match ceiling {
             None => measured,
-            Some(peak) => Bandwidth {
-                peak,
-                average: if measured.average == 0 { peak } else { measured.average.min(peak) },
-            },
+            Some(peak) => {
+                Bandwidth { peak, average: if measured.average == 0 { peak } else { measured.average.min(peak) } }
+            }
         };
         Some(Variant {
             id: s.id().clone(),
@@ -238,11 +233,7 @@ fn reports(set: &RenditionSet, own: &RenditionId) -> Vec<Report> {
         .filter_map(|v| {
             let snapshot = v.snapshots.borrow();
             let position = snapshot.position().filter(|_| snapshot.is_playable())?;
-            Some(Report {
-                uri: format!("../{}/index.m3u8", v.id),
-                last_msn: position.msn,
-                last_part: position.part,
-            })
+            Some(Report { uri: format!("../{}/index.m3u8", v.id), last_msn: position.msn, last_part: position.part })
         })
         .collect()
 }

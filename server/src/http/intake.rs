@@ -12,7 +12,12 @@ use super::problem::Problem;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body as text of at most `most` bytes that arrives within `limit`.
-pub async fn text<B: HttpBody<Error: Into<BoxError>>>(body: B, headers: &HeaderMap, most: usize, limit: Duration) -> Result<String, Problem> {
+pub async fn text<B: HttpBody<Error: Into<BoxError>>>(
+    body: B,
+    headers: &HeaderMap,
+    most: usize,
+    limit: Duration,
+) -> Result<String, Problem> {
     let too_large =
         || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", format!("the body must not exceed {most} bytes"));
     if headers.get(CONTENT_ENCODING).is_some_and(|v| v != "identity") {

@@ -250,7 +250,9 @@ async fn speak<S, H, F>(
             conn.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(result) = conn.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(|e| tracing::debug!(%peer, error = %e, "connection failed")).err().map(|()| ""));
+            return Poll::Ready(
+                result.map_err(|e| tracing::debug!(%peer, error = %e, "connection failed")).err().map(|()| ""),
+            );
         }
         loop {
             let due = activity.deadline(&limits);

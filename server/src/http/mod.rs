@@ -87,7 +87,11 @@ impl App {
     }
 
     /// Answers one request; always.
-    pub async fn handle<B: HttpBody<Error: Into<BoxError>>>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body> {
+    pub async fn handle<B: HttpBody<Error: Into<BoxError>>>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         let (mut request, body) = request.into_parts();
         request.extensions.insert(PeerAddress(peer.ip()));
         let route = Route::parse(request.uri.path());
@@ -130,7 +134,13 @@ impl App {
         response
     }
 
-    async fn dispatch<B: HttpBody<Error: Into<BoxError>>>(&self, route: Route, request: Parts, body: B, peer: IpAddr) -> Response<Body> {
+    async fn dispatch<B: HttpBody<Error: Into<BoxError>>>(
+        &self,
+        route: Route,
+        request: Parts,
+        body: B,
+        peer: IpAddr,
+    ) -> Response<Body> {
         let Some(allow) = route.allow() else {
             return match route {
                 Route::BadName(_) => {
@@ -188,7 +198,8 @@ impl App {
 #[derive(Clone, Copy, Debug)]
 struct PeerAddress(IpAddr);
 
-/// What hyper lets pass but a proxy in front might read differently (RFC 9112 §3.2 and §6.1).
+/// What hyper lets pass but a proxy in front might read differently (RFC 9112 §3.2 and §6.1). Of Transfer-Encoding with
+/// Content-Length hyper takes the former and closes after the answer, as §6.1 demands.
 fn check_framing(request: &Parts) -> Result<(), &'static str> {
     if request.version == Version::HTTP_2 {
         return Ok(());
@@ -197,13 +208,8 @@ fn check_framing(request: &Parts) -> Result<(), &'static str> {
     if count(&request.headers) > 1 || (request.version == Version::HTTP_11 && count(&request.headers) == 0) {
         return Err("an HTTP/1.1 request needs exactly one Host header");
     }
-    if let Some(encoding) = request.headers.get(TRANSFER_ENCODING) {
-        if request.headers.contains_key(CONTENT_LENGTH) {
-            return Err("a request may not have both Transfer-Encoding and Content-Length");
-        }
-        if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("the only transfer coding taken is chunked");
-        }
+    if request.headers.get(TRANSFER_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err("the only transfer coding taken is chunked");
     }
     Ok(())
 }

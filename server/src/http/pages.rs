@@ -65,7 +65,8 @@ fn respond(
 ) -> Response<Body> {
     let hash = file.metadata.sha256_hash();
     let mime = file.metadata.mimetype().to_owned();
-    let squeezable = mime.starts_with("text/") || ["javascript", "json", "svg", "manifest"].iter().any(|t| mime.contains(t));
+    let squeezable =
+        mime.starts_with("text/") || ["javascript", "json", "svg", "manifest"].iter().any(|t| mime.contains(t));
     let squeeze = squeezable && accepts_gzip(&request.headers);
     let digest: String = hash.iter().take(16).map(|b| format!("{b:02x}")).collect();
     let etag = format!("\"{digest}{}\"", if squeeze { "-gz" } else { "" });

@@ -64,7 +64,9 @@ impl Route {
             [""] => Self::Status,
             ["watch", name] => named(name, Area::Page, |_| Self::Watch),
             ["publish", name] => named(name, Area::Page, |_| Self::Publish),
-            ["assets", path @ ..] if path.iter().all(|s| harmless(s)) => Self::Asset(path.join("/")),
+            ["assets", path @ ..] if !path.is_empty() && path.iter().all(|s| harmless(s)) => {
+                Self::Asset(path.join("/"))
+            }
             ["live", name, "index.m3u8"] => named(name, Area::Live, Self::Multivariant),
             ["live", name, rendition, file] => match (name.parse(), rendition.parse(), object(file)) {
                 (Ok(name), Ok(rendition), Some(object)) => Self::Media(name, rendition, object),
@@ -73,7 +75,11 @@ impl Route {
             },
             ["whip", name] => named(name, Area::Whip, Self::Whip),
             ["whip", name, session] => match name.parse() {
-                Ok(name) if !session.is_empty() && session.len() <= 64 && session.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                Ok(name)
+                    if !session.is_empty()
+                        && session.len() <= 64
+                        && session.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+                {
                     Self::WhipSession(name, (*session).to_owned())
                 }
                 Ok(_) => Self::Unknown(Area::Whip),
@@ -168,7 +174,8 @@ fn decode(segment: &str) -> Option<Cow<'_, str>> {
     while let Some(b) = bytes.next() {
         let b = match b {
             b'%' => {
-                let mut digit = || bytes.next().and_then(|d| char::from(d).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+                let mut digit =
+                    || bytes.next().and_then(|d| char::from(d).to_digit(16)).and_then(|d| u8::try_from(d).ok());
                 let (high, low) = (digit()?, digit()?);
                 high << 4 | low
             }

@@ -16,7 +16,12 @@ use crate::config::MAX_SDP;
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
-pub async fn endpoint<B: HttpBody<Error: Into<BoxError>>>(app: &App, name: ChannelName, request: Parts, body: B) -> Response<Body> {
+pub async fn endpoint<B: HttpBody<Error: Into<BoxError>>>(
+    app: &App,
+    name: ChannelName,
+    request: Parts,
+    body: B,
+) -> Response<Body> {
     match request.method {
         Method::POST => post(app, name, &request.headers, body).await.unwrap_or_else(|p| p.response()),
         Method::OPTIONS => options(),
