@@ -110,3 +110,9 @@ pub struct Log {
     pub level: String,
     pub json: bool,
 }
+
+impl Ladder {
+    pub fn passthrough() -> Self {
+        Self { passthrough: true, rungs: vec![], audio_bitrate: 128_000 }
+    }
+}
