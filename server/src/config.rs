@@ -132,6 +132,12 @@ pub struct Log {
     pub json: bool,
 }
 
+impl Ladder {
+    pub fn passthrough() -> Self {
+        Self { passthrough: true, rungs: vec![], audio_bitrate: 128_000 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let rung = |height, bitrate| Rung { height, bitrate, max_frame_rate: Some(30), preset: "veryfast".to_owned() };

@@ -69,7 +69,7 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     let scheme = if secure { "https" } else { "http" };
     let shown =
         if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
-    tracing::info!(http = %address, whip_udp = %config.whip.udp_listen, tls = secure, "listening");
+    tracing::info!(http = %address, whip_udp = %supervisor.whip_address(), tls = secure, "listening");
     tracing::info!("status page: {scheme}://{shown}/");
     if !config.http_is_local() && !secure {
         tracing::warn!("tokens cross the network in clear text: set http.tls or put a TLS proxy in front");

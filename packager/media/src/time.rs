@@ -3,6 +3,7 @@
 //! Media time counts flicks (1/705,600,000 s): one flick divides a tick of every clock we meet exactly,
 //! 90 kHz video, 48 and 44.1 kHz audio, and all the usual frame rates, the 1001 ones too.
 
+use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -113,6 +114,29 @@ impl WallTime {
     }
 }
 
+/// RFC 3339 in UTC with milliseconds, for example `2026-11-21T02:03:04.567Z`.
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.millis();
+        let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
+    }
+}
+
+/// Days since 1970-01-01 as a date of the Gregorian calendar. Years are counted from March, so that the leap day is last.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
 impl ClockMap {
     /// The wall time of `at` under this mapping.
     pub fn wall_of(&self, at: MediaTime) -> WallTime {
@@ -190,6 +214,19 @@ mod tests {
             let t = MediaTime::from_ticks(tick, 90_000);
             assert_eq!(MediaTime::from_nanos(t.nanos()).ticks(90_000), tick);
         }
+    }
+
+    #[test]
+    fn known_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_795_226_400, "2026-11-21T02:00:00.000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
+        ] {
+            assert_eq!(WallTime(seconds * 1_000_000).to_string(), text);
+        }
+        assert_eq!(WallTime(-1000).to_string(), "1969-12-31T23:59:59.999Z");
     }
 
     #[test]

@@ -129,3 +129,6 @@ pub mod probe {
         todo!()
     }
 }
+
+mod resolve;
+pub use resolve::{RungRequest, resolve_video};

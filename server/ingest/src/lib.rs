@@ -74,10 +74,19 @@ impl IngestStats {
     }
 }
 
+impl IngestStats {
+    pub fn last_error(&self) -> Option<String> {
+        None
+    }
+}
 pub mod rtp {
+
     //! RTP over UDP, described by an SDP.
     use super::*;
 
+    pub fn check(sdp: &str) -> Result<(), SdpError> {
+        todo!()
+    }
     /// The SDP cannot be used; the line number counts from 1.
     #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
     #[error("SDP line {line}: {problem}")]
@@ -101,6 +110,7 @@ pub mod rtp {
 }
 
 pub mod rtsp {
+
     //! RTSP pull (retina): one task that connects, plays, reconnects with back-off.
     use super::*;
 
@@ -114,6 +124,9 @@ pub mod rtsp {
     #[error("RTSP URL: {0}")]
     pub struct BadUrl(pub String);
 
+    pub fn check(o: &PullOptions) -> Result<(), BadUrl> {
+        todo!()
+    }
     /// Starts pulling. After a lost connection the handle goes on with `Discontinuity` once media flows again.
     pub fn pull(options: PullOptions) -> Result<IngestHandle, BadUrl> {
         todo!()
@@ -180,6 +193,9 @@ pub mod whip {
     }
 
     impl WhipSession {
+        pub fn is_closed(&self) -> bool {
+            todo!()
+        }
         /// Trickle ICE: an `application/trickle-ice-sdpfrag` body.
         pub async fn add_candidates(&self, fragment: &str) -> Result<(), WhipError> {
             todo!()

@@ -1,11 +1,20 @@
 //! A channel: the public name that outlives its publishers, and what viewers and operators see of it.
 
+mod core;
+mod meter;
+mod plan;
+mod task;
+mod viewers;
+
 use std::sync::Arc;
 
 use media::{ChannelName, RenditionId};
 use packager::Snapshot;
 use serde::Serialize;
 use tokio::sync::watch;
+
+pub use self::task::{Command, Reply, Source, TaskOptions, run};
+pub use self::viewers::Viewers;
 
 /// The viewers' side of a channel. Handlers clone what they need out of it and never hold a lock across an await.
 #[derive(Debug)]
@@ -35,18 +44,6 @@ pub struct RenditionView {
 impl RenditionSet {
     pub fn find(&self, id: &str) -> Option<&RenditionView> {
         self.video.iter().chain(&self.audio).find(|r| r.id.as_str() == id)
-    }
-}
-
-/// Counts distinct viewers by what they fetched lately. Bounded; written by the HTTP side, read for status and metrics.
-#[derive(Debug, Default)]
-pub struct Viewers {}
-
-impl Viewers {
-    /// `fingerprint`: a hash of the peer's address and user agent.
-    pub fn seen(&self, _fingerprint: u64) {}
-    pub fn count(&self) -> usize {
-        0
     }
 }
 

@@ -1,0 +1,93 @@
+//! The multivariant playlist, written with m3u8-rs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
+use media::{RenditionId, TrackConfig};
+
+use crate::window::Bandwidth;
+
+/// One playable rendition as the multivariant playlist lists it.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    pub id: RenditionId,
+    pub config: Arc<TrackConfig>,
+    pub frame_rate_milli: Option<u32>,
+    /// Declared ceiling where one is known (an encoder's bit rate), else measured.
+    pub bandwidth: Bandwidth,
+}
+
+/// The multivariant playlist. Video variants best first; every audio rendition is a group of its own, the first one the
+/// default. With two groups each video variant stands once for each, all of the first group first. Pure function of its
+/// input.
+pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
+    let mut playlist = MasterPlaylist { version: Some(6), ..Default::default() };
+    for rendition in audio.iter().filter(|_| !video.is_empty()) {
+        playlist.alternatives.push(audio_group(rendition));
+    }
+    if video.is_empty() {
+        playlist.variants.extend(audio.iter().map(|a| variant(a, None)));
+    } else if audio.is_empty() {
+        playlist.variants.extend(video.iter().map(|v| variant(v, None)));
+    } else {
+        for group in audio {
+            playlist.variants.extend(video.iter().map(|v| variant(v, Some(group))));
+        }
+    }
+    let mut text = Vec::with_capacity(1024);
+    // Writing to memory cannot fail, and what is written is UTF-8.
+    let _ = playlist.write_to(&mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn audio_group(rendition: &Variant) -> AlternativeMedia {
+    let (name, channels) = match &*rendition.config {
+        TrackConfig::Aac(c) => ("AAC", c.channels),
+        TrackConfig::Opus(c) => ("Opus", c.channels),
+        TrackConfig::H264(_) => ("Audio", 2),
+    };
+    AlternativeMedia {
+        media_type: AlternativeMediaType::Audio,
+        uri: Some(playlist_uri(rendition)),
+        group_id: rendition.id.to_string(),
+        language: Some("und".to_owned()),
+        name: name.to_owned(),
+        default: true,
+        autoselect: true,
+        channels: Some(channels.to_string()),
+        ..Default::default()
+    }
+}
+
+fn variant(rendition: &Variant, audio: Option<&Variant>) -> VariantStream {
+    let mut codecs = rendition.config.rfc6381();
+    let (mut peak, mut average) = (rendition.bandwidth.peak, rendition.bandwidth.average);
+    if let Some(audio) = audio {
+        codecs = format!("{codecs},{}", audio.config.rfc6381());
+        peak += audio.bandwidth.peak;
+        average += audio.bandwidth.average;
+    }
+    let resolution = match &*rendition.config {
+        TrackConfig::H264(c) => {
+            let (num, den) = (u64::from(c.sar.0.max(1)), u64::from(c.sar.1.max(1)));
+            Some(Resolution { width: (u64::from(c.width) * num + den / 2) / den, height: c.height.into() })
+        }
+        TrackConfig::Aac(_) | TrackConfig::Opus(_) => None,
+    };
+    VariantStream {
+        uri: playlist_uri(rendition),
+        bandwidth: peak.max(1),
+        average_bandwidth: Some(average.max(1)),
+        codecs: Some(codecs),
+        resolution,
+        frame_rate: rendition.frame_rate_milli.map(|milli| f64::from(milli) / 1000.0),
+        audio: audio.map(|a| a.id.to_string()),
+        other_attributes: None::<HashMap<String, QuotedOrUnquoted>>,
+        ..Default::default()
+    }
+}
+
+fn playlist_uri(rendition: &Variant) -> String {
+    format!("{}/index.m3u8", rendition.id)
+}

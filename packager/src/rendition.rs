@@ -1,0 +1,398 @@
+//! One rendition: turns its access units into parts and segments and keeps the sliding window. Read it first.
+//!
+//! Units come in decode order, cuts before the units behind them. A sample goes into a part once its duration is known:
+//! audio at once, video when the next unit tells. Times inside are ticks of the track's timescale, so that decode times
+//! add up exactly (ISO 14496-12, 8.8.12).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use media::{AccessUnit, MediaDuration, MediaTime, RenditionId, TrackConfig, TrackKind};
+
+use crate::fmp4::{Sample, fragment, init_segment};
+use crate::segmenter::Cut;
+use crate::timing::{ChannelTiming, PartRule};
+use crate::window::{Head, Init, Open, Part, Segment, Snapshot};
+
+/// Cuts that wait for their first unit. An encoder that restarts lags by a segment or two; a rendition that is further behind
+/// gets segments without media, so that its numbers stay in step.
+const CUTS_AHEAD: usize = 3;
+
+/// Samples in a part: 2 s at 240 a second, far above any source. Above it the part is closed early.
+const MAX_PART_SAMPLES: usize = 512;
+
+/// Bytes in a segment, 64 MiB: over 200 Mbit/s. Above it samples are dropped until the next segment.
+const MAX_SEGMENT_BYTES: usize = 64 << 20;
+
+/// Ticks a second of every video track.
+const VIDEO_TIMESCALE: u32 = 90_000;
+
+/// Listed and retained segments, whatever their length: an hour of one-second segments, twice.
+const MAX_SEGMENTS: usize = 7200;
+
+pub struct Rendition {
+    id: RenditionId,
+    timing: ChannelTiming,
+    rule: PartRule,
+    /// Announced, their first unit not yet seen.
+    cuts: VecDeque<Cut>,
+    /// Parameters of the newest segment, and their init segment.
+    config: Option<Arc<TrackConfig>>,
+    init: Option<Arc<Init>>,
+    /// The last video unit, its duration not yet known.
+    held: Option<AccessUnit>,
+    /// Decode time of the next sample, in ticks; None before the first one and behind a discontinuity.
+    cursor: Option<i64>,
+    open: Option<Open>,
+    open_bytes: usize,
+    open_samples: i64,
+    /// The open part.
+    samples: Vec<Sample>,
+    samples_ticks: i64,
+    /// mfhd sequence number of the last fragment.
+    sequence: u32,
+    window: Window,
+    /// Where the packaged media ends.
+    end: Option<MediaTime>,
+    next_msn: u64,
+    frame_rate_milli: Option<u32>,
+    ended: bool,
+    dropped: u64,
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// Complete segments: those in the playlist and those that left it but may still be fetched.
+#[derive(Default)]
+struct Window {
+    listed: VecDeque<Arc<Segment>>,
+    retained: VecDeque<Arc<Segment>>,
+    discontinuity_sequence: u64,
+}
+
+impl Rendition {
+    /// `discontinuity_sequence`: how many discontinuities the channel had before this rendition begins (A14).
+    pub fn new(id: RenditionId, timing: ChannelTiming, rule: PartRule, discontinuity_sequence: u64) -> Self {
+        Self {
+            id,
+            timing,
+            rule,
+            cuts: VecDeque::new(),
+            config: None,
+            init: None,
+            held: None,
+            cursor: None,
+            open: None,
+            open_bytes: 0,
+            open_samples: 0,
+            samples: Vec::new(),
+            samples_ticks: 0,
+            sequence: 0,
+            window: Window { discontinuity_sequence, ..Window::default() },
+            end: None,
+            next_msn: 0,
+            frame_rate_milli: None,
+            ended: false,
+            dropped: 0,
+            snapshot: None,
+        }
+    }
+
+    /// Announces a segment boundary. Cuts come in order, each before the first unit at or after `cut.at`.
+    pub fn cut(&mut self, cut: Cut) {
+        if self.ended {
+            return;
+        }
+        self.cuts.push_back(cut);
+        while self.cuts.len() > CUTS_AHEAD {
+            self.place_held(None);
+            self.skip_cut();
+        }
+    }
+
+    /// Takes the next unit in decode order, on the channel's timeline. A stall longer than a part becomes GAP parts.
+    pub fn push(&mut self, unit: AccessUnit) {
+        if self.ended || self.held.as_ref().is_some_and(|held| unit.dts <= held.dts) {
+            self.dropped += 1;
+            return;
+        }
+        let timescale = unit.config.timescale();
+        let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
+        self.place_held((!starts_anew).then_some(unit.dts));
+        while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
+            // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
+            if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
+                self.skip_cut();
+            } else if let Some(cut) = self.cuts.pop_front() {
+                self.begin_segment(cut, &unit);
+            }
+        }
+        if self.open.is_none() {
+            self.dropped += 1;
+            return;
+        }
+        let Some(duration) = unit.duration else {
+            let at = unit.dts.ticks(timescale);
+            self.fill_gap(at, timescale);
+            self.cursor.get_or_insert(at);
+            self.held = Some(unit);
+            return;
+        };
+        // Audio: frames join without a seam as long as their times stay within one and a half frames of the sum of
+        // durations; the noise of the sender's clock must not tear them apart.
+        let frame = duration.ticks(timescale).max(1);
+        let at = unit.pts.ticks(timescale);
+        let drift = at - *self.cursor.get_or_insert(at);
+        if drift * 2 > frame * 3 {
+            self.fill_gap(at, timescale);
+        } else if drift * 2 < frame * -3 {
+            self.dropped += 1;
+            return;
+        }
+        self.place(&unit, frame);
+    }
+
+    /// The session ended: completes the open part and segment with nominal durations. The channel lives on.
+    pub fn flush(&mut self) {
+        self.place_held(None);
+        while !self.cuts.is_empty() {
+            self.skip_cut();
+        }
+        self.close_segment();
+    }
+
+    /// The channel ended for good: flush, then EXT-X-ENDLIST.
+    pub fn end(&mut self) {
+        self.flush();
+        self.ended = true;
+        self.snapshot = None;
+    }
+
+    /// The end of what was packaged (channel timeline): where a returning publisher's media begins.
+    pub fn end_time(&self) -> Option<MediaTime> {
+        self.end
+    }
+
+    /// Units that could not be packaged: out of order, before the first cut, or above the bounds.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// The present state for viewers; the same `Arc` as before while nothing changed.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        if let Some(snapshot) = &self.snapshot {
+            return snapshot.clone();
+        }
+        let snapshot = Arc::new(Snapshot {
+            id: self.id.clone(),
+            timing: self.timing,
+            rule: self.rule,
+            discontinuity_sequence: self.window.discontinuity_sequence,
+            listed: self.window.listed.iter().cloned().collect(),
+            retained: self.window.retained.iter().cloned().collect(),
+            open: self.open.clone(),
+            next_msn: self.next_msn,
+            ended: self.ended,
+            config: self.config.clone(),
+            frame_rate_milli: self.frame_rate_milli,
+        });
+        self.snapshot = Some(snapshot.clone());
+        snapshot
+    }
+
+    /// Gives the held unit its duration: up to the next unit, but not longer than a part may last.
+    fn place_held(&mut self, next: Option<MediaTime>) {
+        let Some(held) = self.held.take() else { return };
+        let timescale = held.config.timescale();
+        let start = *self.cursor.get_or_insert_with(|| held.dts.ticks(timescale));
+        let longest = self.rule.target.ticks(timescale).max(1);
+        let usual = self.samples.last().map_or(i64::from(timescale) / 30, |s| i64::from(s.duration));
+        let duration = next.map_or(usual, |next| next.ticks(timescale) - start);
+        self.place(&held, duration.clamp(1, longest));
+    }
+
+    /// Adds a sample at the cursor; completes the open part before it or with it.
+    fn place(&mut self, unit: &AccessUnit, duration: i64) {
+        let timescale = unit.config.timescale();
+        let (aim, target) = (self.rule.aim.ticks(timescale), self.rule.target.ticks(timescale));
+        if self.open_bytes + unit.data.len() > MAX_SEGMENT_BYTES {
+            self.dropped += 1;
+            return;
+        }
+        if self.samples_ticks + duration > target || self.samples.len() >= MAX_PART_SAMPLES {
+            self.close_part(timescale);
+        }
+        let (Some(cursor), Ok(ticks)) = (self.cursor.as_mut(), u32::try_from(duration)) else { return };
+        *cursor += duration;
+        self.samples_ticks += duration;
+        self.open_bytes += unit.data.len();
+        self.open_samples += 1;
+        self.samples.push(Sample {
+            duration: ticks,
+            offset: i32::try_from((unit.pts - unit.dts).ticks(timescale)).unwrap_or(0),
+            sync: unit.key,
+            data: unit.data.clone(),
+        });
+        // One more sample like this one would not fit: publish now instead of a frame later.
+        let long_enough = self.samples_ticks * 100 >= target * 85;
+        let full = self.samples_ticks + duration > target && long_enough;
+        if self.samples_ticks + i64::from(timescale) / 1000 >= aim || full {
+            self.close_part(timescale);
+        }
+    }
+
+    /// Turns the open part's samples into bytes.
+    fn close_part(&mut self, timescale: u32) {
+        if self.samples.is_empty() {
+            return;
+        }
+        let start = self.cursor.unwrap_or(0) - self.samples_ticks;
+        self.sequence = self.sequence.wrapping_add(1);
+        let bytes = fragment(self.sequence, u64::try_from(start).unwrap_or(0), &self.samples);
+        let independent = self.samples.first().is_some_and(|s| s.sync);
+        let duration = MediaDuration::from_ticks(self.samples_ticks, timescale);
+        let ticks = std::mem::take(&mut self.samples_ticks);
+        let count = self.samples.len() as i64;
+        self.samples.clear();
+        if timescale == VIDEO_TIMESCALE && self.frame_rate_milli.is_none() && count > 1 {
+            self.frame_rate_milli = frame_rate(count, ticks, timescale);
+        }
+        self.add_part(Part { duration, independent, bytes });
+    }
+
+    fn add_part(&mut self, part: Part) {
+        let Some(open) = &mut self.open else { return };
+        open.duration += part.duration;
+        open.parts.push(part);
+        if let (Some(cursor), Some(config)) = (self.cursor, &self.config) {
+            self.end = Some(MediaTime::from_ticks(cursor, config.timescale()));
+        }
+        self.snapshot = None;
+    }
+
+    /// Fills missing time up to `to` with GAP parts (A44), each no longer than a part may last.
+    fn fill_gap(&mut self, to: i64, timescale: u32) {
+        let Some(from) = self.cursor.filter(|from| *from < to) else { return };
+        if self.open.is_none() {
+            return;
+        }
+        self.close_part(timescale);
+        let step = self.rule.aim.ticks(timescale).max(1);
+        // A stall of hours is a matter of the segmenter's cuts; within a segment the parts are few.
+        let mut at = from;
+        while at < to {
+            let ticks = step.min(to - at);
+            at += ticks;
+            self.cursor = Some(at);
+            let duration = MediaDuration::from_ticks(ticks, timescale);
+            self.add_part(Part { duration, independent: false, bytes: None });
+        }
+    }
+
+    /// Begins the cut's segment with `unit`.
+    fn begin_segment(&mut self, cut: Cut, unit: &AccessUnit) {
+        let timescale = unit.config.timescale();
+        let first = match unit.kind() {
+            TrackKind::Video => unit.dts.ticks(timescale),
+            TrackKind::Audio => unit.pts.ticks(timescale),
+        };
+        if !cut.discontinuity && unit.kind() == TrackKind::Video {
+            self.fill_gap(first, timescale);
+        }
+        self.close_segment();
+        if cut.discontinuity {
+            self.cursor = None;
+        }
+        let start = *self.cursor.get_or_insert(first);
+        if self.config.as_ref() != Some(&unit.config) || self.init.is_none() {
+            let Some(bytes) = init_segment(&unit.config) else { return };
+            if self.init.as_ref().is_none_or(|init| init.bytes != bytes) {
+                self.init = Some(Arc::new(Init { msn: cut.msn, bytes }));
+            }
+            self.config = Some(unit.config.clone());
+        }
+        let pts = MediaTime::from_ticks(start, timescale) + (unit.pts - unit.dts);
+        self.open(cut, pts - cut.at);
+    }
+
+    /// The cut's time passed without a unit: its segment is a gap up to the next cut.
+    fn skip_cut(&mut self) {
+        let Some(cut) = self.cuts.pop_front() else { return };
+        // A rendition that never had a unit has no init segment to name: it begins at its first unit.
+        let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
+        let timescale = config.timescale();
+        let start = cut.at.ticks(timescale);
+        if !cut.discontinuity {
+            self.fill_gap(start, timescale);
+        }
+        self.close_segment();
+        let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
+        let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
+        self.cursor = Some(begin);
+        self.open(cut, MediaDuration::ZERO);
+        self.fill_gap(next.ticks(timescale).max(begin + 1), timescale);
+    }
+
+    fn open(&mut self, cut: Cut, late: MediaDuration) {
+        let Some(init) = self.init.clone() else { return };
+        let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall: cut.wall.plus(late), init };
+        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO });
+        self.open_bytes = 0;
+        self.open_samples = 0;
+        self.next_msn = cut.msn + 1;
+        self.snapshot = None;
+    }
+
+    fn close_segment(&mut self) {
+        let timescale = self.config.as_ref().map_or(VIDEO_TIMESCALE, |c| c.timescale());
+        self.close_part(timescale);
+        let Some(open) = self.open.take() else { return };
+        let gap = open.parts.iter().all(|p| p.bytes.is_none());
+        if timescale == VIDEO_TIMESCALE && open.parts.iter().all(|p| p.bytes.is_some()) {
+            let rate = frame_rate(self.open_samples, open.duration.ticks(timescale), timescale);
+            self.frame_rate_milli = rate.or(self.frame_rate_milli);
+        }
+        let Open { head, parts, duration } = open;
+        self.window.add(Segment { head, duration, parts, gap }, &self.timing);
+        self.snapshot = None;
+    }
+}
+
+impl Window {
+    /// Takes a complete segment and lets the oldest go: from the list when the window is full without it, for good after
+    /// its own duration and the longest playlist's (A9).
+    fn add(&mut self, segment: Segment, timing: &ChannelTiming) {
+        self.listed.push_back(Arc::new(segment));
+        let total = |list: &VecDeque<Arc<Segment>>| list.iter().fold(MediaDuration::ZERO, |sum, s| sum + s.duration);
+        let window = timing.settings.window;
+        while let Some(first) = self.listed.front() {
+            if total(&self.listed) - first.duration < window && self.listed.len() <= MAX_SEGMENTS {
+                break;
+            }
+            if let Some(first) = self.listed.pop_front() {
+                self.discontinuity_sequence += u64::from(first.head.discontinuity);
+                self.retained.push_back(first);
+            }
+        }
+        let retention = window + timing.longest_segment() + timing.longest_segment();
+        while total(&self.retained) > retention || self.retained.len() > MAX_SEGMENTS {
+            self.retained.pop_front();
+        }
+    }
+}
+
+/// The unit lies at or behind the cut: video by its presentation time, with a tolerance for rounding; audio by its middle.
+fn reaches(unit: &AccessUnit, at: MediaTime) -> bool {
+    let slack = match unit.duration {
+        Some(duration) => MediaDuration(duration.0 / 2),
+        None => MediaDuration::from_millis(2),
+    };
+    unit.pts + slack >= at
+}
+
+/// Frames a second, times 1000.
+fn frame_rate(frames: i64, ticks: i64, timescale: u32) -> Option<u32> {
+    if frames < 2 || ticks <= 0 {
+        return None;
+    }
+    u32::try_from((frames * i64::from(timescale) * 1000 + ticks / 2) / ticks).ok()
+}

@@ -1,0 +1,236 @@
+//! The channel's one segment clock: decides from the leading track where segments begin. Numbers only, no bytes.
+
+use media::{ClockMap, MediaDuration, MediaTime, WallTime};
+
+use crate::timing::{ChannelTiming, HlsSettings};
+
+/// A segment boundary that every rendition of the channel obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub msn: u64,
+    /// First presentation time of the segment, on the channel's timeline.
+    pub at: MediaTime,
+    /// EXT-X-DISCONTINUITY stands before this segment in every rendition.
+    pub discontinuity: bool,
+    /// EXT-X-PROGRAM-DATE-TIME of `at`.
+    pub wall: WallTime,
+}
+
+/// A key frame is asked for this long before a cut is due: about a round trip and a frame.
+const KEY_FRAME_LEAD: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+
+/// How far PROGRAM-DATE-TIME may be corrected at an ordinary cut; a larger error is worked off over several segments (A16).
+const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+
+/// Comparisons with the segment target forgive the noise of a capture clock.
+const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
+
+#[derive(Debug)]
+pub struct Segmenter {
+    timing: ChannelTiming,
+    next_msn: u64,
+    /// Where the open segment began; None before the first cut.
+    start: Option<MediaTime>,
+    last_key: Option<MediaTime>,
+    /// Distance of the last two key frames.
+    gop: Option<MediaDuration>,
+    previous: Option<MediaTime>,
+    discontinuity: bool,
+    clock: Option<ClockMap>,
+    applied: Option<ClockMap>,
+    cut_without_key: bool,
+}
+
+impl Segmenter {
+    /// `first_msn` seeds EXT-X-MEDIA-SEQUENCE, so that it never goes back, not even over a restart of the server (A5).
+    pub fn new(settings: HlsSettings, first_msn: u64) -> Self {
+        Self {
+            timing: ChannelTiming::new(settings, &[]),
+            next_msn: first_msn,
+            start: None,
+            last_key: None,
+            gop: None,
+            previous: None,
+            discontinuity: false,
+            clock: None,
+            applied: None,
+            cut_without_key: false,
+        }
+    }
+
+    /// The mapping to use from the next cut on (channel timeline).
+    pub fn clock(&mut self, map: ClockMap) {
+        self.clock = Some(map);
+    }
+
+    /// The next key frame begins a new segment behind a DISCONTINUITY (new publisher, jump, changed parameters).
+    pub fn discontinuity(&mut self) {
+        self.discontinuity = true;
+    }
+
+    /// Shows the leading track's next unit, in decode order. Call it until it returns None: after a stall there are
+    /// segments without media to cut first. A cut at `pts` begins with this unit.
+    pub fn on_unit(&mut self, pts: MediaTime, key: bool) -> Option<Cut> {
+        let Some(start) = self.start.filter(|_| !self.discontinuity) else {
+            if !key {
+                return None;
+            }
+            let discontinuity = self.start.is_some();
+            self.last_key = Some(pts);
+            self.gop = None;
+            self.cut_without_key = false;
+            return Some(self.cut(pts, discontinuity));
+        };
+        let step = self.previous.map_or(MediaDuration::ZERO, |p| pts - p);
+        let elapsed = pts - start;
+        if elapsed > self.timing.longest_segment() && step > self.timing.target() {
+            // The leading track stalled: the missing time becomes segments of the usual length.
+            return Some(self.cut(start + self.timing.settings.segment_target, false));
+        }
+        self.previous = Some(pts);
+        if key {
+            if let Some(last) = self.last_key.filter(|last| *last < pts) {
+                self.gop = Some(pts - last);
+            }
+            self.last_key = Some(pts);
+            let next_key = elapsed + self.gop.unwrap_or(elapsed);
+            let due = elapsed + TOLERANCE >= self.timing.settings.segment_target;
+            if elapsed.is_positive() && (due || next_key > self.timing.longest_segment()) {
+                return Some(self.cut(pts, false));
+            }
+            return None;
+        }
+        if elapsed + step > self.timing.longest_segment() {
+            self.cut_without_key = true;
+            return Some(self.cut(pts, false));
+        }
+        None
+    }
+
+    /// A key frame arriving about now would be used for a cut: time to ask the publisher for one (PLI).
+    pub fn key_frame_due(&self, pts: MediaTime) -> bool {
+        match self.start {
+            Some(start) if !self.discontinuity => pts - start + KEY_FRAME_LEAD >= self.timing.settings.segment_target,
+            _ => true,
+        }
+    }
+
+    /// True once a segment had to begin without a key frame (the source's GOP is too long); for the operator.
+    pub fn cut_without_key(&self) -> bool {
+        self.cut_without_key
+    }
+
+    pub fn next_msn(&self) -> u64 {
+        self.next_msn
+    }
+
+    fn cut(&mut self, at: MediaTime, discontinuity: bool) -> Cut {
+        let wall = self.wall(at, discontinuity);
+        let cut = Cut { msn: self.next_msn, at, discontinuity, wall };
+        self.next_msn += 1;
+        self.start = Some(at);
+        self.discontinuity = false;
+        if self.previous.is_none_or(|p| p < at) || discontinuity {
+            self.previous = Some(at);
+        }
+        cut
+    }
+
+    /// PROGRAM-DATE-TIME of `at`: the new mapping at once behind a discontinuity, in small steps otherwise.
+    fn wall(&mut self, at: MediaTime, discontinuity: bool) -> WallTime {
+        let wanted = self.clock.map(|map| map.wall_of(at));
+        let predicted = self.applied.map(|map| map.wall_of(at));
+        let wall = match (wanted, predicted) {
+            (Some(wanted), Some(predicted)) if !discontinuity => {
+                let step = CLOCK_STEP.micros();
+                WallTime(predicted.0 + (wanted.0 - predicted.0).clamp(-step, step))
+            }
+            (Some(wall), _) | (None, Some(wall)) => wall,
+            (None, None) => WallTime(at.micros()),
+        };
+        self.applied = Some(ClockMap { media: at, wall });
+        wall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: HlsSettings = HlsSettings {
+        part_aim: MediaDuration(media::FLICKS_PER_SECOND / 5),
+        segment_target: MediaDuration(2 * media::FLICKS_PER_SECOND),
+        window: MediaDuration(24 * media::FLICKS_PER_SECOND),
+    };
+
+    /// Cut times in ms of a 30 fps source with a key frame every `gop` frames.
+    fn cuts(segmenter: &mut Segmenter, gop: i64, frames: std::ops::Range<i64>) -> Vec<i64> {
+        let mut found = Vec::new();
+        for n in frames {
+            let pts = MediaTime::from_ticks(n * 3000, 90_000);
+            while let Some(cut) = segmenter.on_unit(pts, n % gop == 0) {
+                found.push(cut.at.millis());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn segments_begin_at_the_key_frame_nearest_to_the_target() {
+        for (gop, expected) in [
+            (30, vec![0, 2000, 4000, 6000]),
+            (60, vec![0, 2000, 4000, 6000]),
+            (45, vec![0, 1500, 3000, 4500, 6000]),
+            (1, vec![0, 2000, 4000, 6000]),
+            (72, vec![0, 2400, 4800]),
+        ] {
+            assert_eq!(cuts(&mut Segmenter::new(SETTINGS, 7), gop, 0..200), expected, "gop {gop}");
+        }
+    }
+
+    /// A3: TARGETDURATION holds whatever the source's GOP, at the price of segments without a key frame (ADR 2).
+    #[test]
+    fn a3_a_long_gop_is_cut_without_a_key_frame() {
+        let mut segmenter = Segmenter::new(SETTINGS, 7);
+        let cuts = cuts(&mut segmenter, 300, 0..900);
+        assert!(segmenter.cut_without_key());
+        assert!(cuts.contains(&10_000) && cuts.contains(&20_000), "key frames still begin segments: {cuts:?}");
+        assert!(cuts.windows(2).all(|w| w[1] - w[0] < 2_500), "{cuts:?}");
+    }
+
+    /// A5: numbers rise by one, whatever happens.
+    #[test]
+    fn a5_a_stall_becomes_segments_of_the_usual_length() {
+        let mut segmenter = Segmenter::new(SETTINGS, 7);
+        cuts(&mut segmenter, 30, 0..30);
+        assert_eq!(cuts(&mut segmenter, 30, 300..301), [2000, 4000, 6000, 8000, 10_000]);
+        assert_eq!(segmenter.next_msn(), 13);
+    }
+
+    #[test]
+    fn a_discontinuity_waits_for_a_key_frame_and_is_told_once() {
+        let mut segmenter = Segmenter::new(SETTINGS, 7);
+        cuts(&mut segmenter, 30, 0..40);
+        segmenter.discontinuity();
+        let at = MediaTime::from_millis(1400);
+        assert_eq!(segmenter.on_unit(at, false), None);
+        let cut = segmenter.on_unit(at, true);
+        assert!(cut.is_some_and(|c| c.discontinuity && c.msn == 8 && c.at == at));
+        assert_eq!(segmenter.on_unit(at, true), None);
+    }
+
+    /// A16: the mapping of media to wall-clock time moves in small steps.
+    #[test]
+    fn a16_program_date_time_is_corrected_in_small_steps() {
+        let mut segmenter = Segmenter::new(SETTINGS, 7);
+        let wall = WallTime(1_000_000_000);
+        segmenter.clock(ClockMap { media: MediaTime::ZERO, wall });
+        assert_eq!(segmenter.on_unit(MediaTime::ZERO, true).map(|c| c.wall), Some(wall));
+        segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: WallTime(wall.0 + 250_000) });
+        let walls: Vec<_> = (1..=4)
+            .filter_map(|n| segmenter.on_unit(MediaTime::from_millis(n * 2000), true))
+            .map(|c| c.wall.0 - wall.0 - c.at.micros())
+            .collect();
+        assert_eq!(walls, [100_000, 200_000, 250_000, 250_000]);
+    }
+}

@@ -1,0 +1,324 @@
+//! What viewers see of a rendition: an immutable snapshot of its sliding window. Is (msn, part) here, in the future, or gone?
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use media::{MediaDuration, RenditionId, TrackConfig, WallTime};
+
+use crate::playlist::{Report, media_playlist};
+use crate::timing::{ChannelTiming, PartRule};
+
+/// A part as the playlist lists it.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub duration: MediaDuration,
+    /// Begins with a key frame.
+    pub independent: bool,
+    /// None: a gap, nothing to fetch.
+    pub bytes: Option<Bytes>,
+}
+
+/// A complete segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub head: Head,
+    pub duration: MediaDuration,
+    pub parts: Vec<Part>,
+    /// No media at all: EXT-X-GAP.
+    pub gap: bool,
+}
+
+/// What is known of a segment from its first part on.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub msn: u64,
+    pub discontinuity: bool,
+    pub wall: WallTime,
+    pub init: Arc<Init>,
+}
+
+/// An init segment, named after the segment that brought it.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub msn: u64,
+    pub bytes: Bytes,
+}
+
+/// The segment that is being made.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub head: Head,
+    pub parts: Vec<Part>,
+    pub duration: MediaDuration,
+}
+
+/// The state of a rendition, shared by `Arc`.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) id: RenditionId,
+    pub(crate) timing: ChannelTiming,
+    pub(crate) rule: PartRule,
+    pub(crate) discontinuity_sequence: u64,
+    /// In the playlist, oldest first.
+    pub(crate) listed: Vec<Arc<Segment>>,
+    /// Left the playlist, may still be fetched (A9).
+    pub(crate) retained: Vec<Arc<Segment>>,
+    pub(crate) open: Option<Open>,
+    pub(crate) next_msn: u64,
+    pub(crate) ended: bool,
+    pub(crate) config: Option<Arc<TrackConfig>>,
+    pub(crate) frame_rate_milli: Option<u32>,
+}
+
+/// `_HLS_msn`, `_HLS_part`, `_HLS_skip` as they came, parsed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directives {
+    pub msn: Option<u64>,
+    pub part: Option<u64>,
+    pub skip: bool,
+}
+
+/// What a playlist request gets (bis 6.2.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// Answer with this snapshot.
+    Now,
+    /// Hold until a later snapshot says `Now`.
+    Wait,
+    /// Too far ahead, or a part without an msn: 400 with this sentence.
+    Refuse(&'static str),
+}
+
+/// What a media request gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup<T> {
+    Here(T),
+    /// Hinted or not finished: hold until a later snapshot says otherwise (bis 6.2.6).
+    Wait,
+    /// Never existed, left the retention time, or is a gap: 404 at once.
+    Missing,
+}
+
+/// Measured over the listed segments, bits a second with container overhead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    pub peak: u64,
+    pub average: u64,
+}
+
+/// What exists of the rendition: the latest msn (the open segment counts) and its last part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub msn: u64,
+    pub part: Option<u64>,
+}
+
+impl Segment {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts.iter().filter_map(|p| p.bytes.as_ref()).map(|b| b.len() as u64).sum()
+    }
+}
+
+impl Snapshot {
+    pub fn id(&self) -> &RenditionId {
+        &self.id
+    }
+
+    /// False until the first part: no playlist to show yet.
+    pub fn is_playable(&self) -> bool {
+        !self.listed.is_empty() || self.open.as_ref().is_some_and(|open| !open.parts.is_empty())
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn timing(&self) -> &ChannelTiming {
+        &self.timing
+    }
+
+    /// PART-TARGET.
+    pub fn part_target(&self) -> MediaDuration {
+        self.rule.target
+    }
+
+    pub fn position(&self) -> Option<Position> {
+        if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
+            return Some(Position { msn: open.head.msn, part: Some(open.parts.len() as u64 - 1) });
+        }
+        let last = self.listed.last()?;
+        Some(Position { msn: last.head.msn, part: (last.parts.len() as u64).checked_sub(1) })
+    }
+
+    /// Parameters of the newest segment.
+    pub fn config(&self) -> Option<&Arc<TrackConfig>> {
+        self.config.as_ref()
+    }
+
+    /// Frames a second, times 1000, as measured; None for audio or before two frames.
+    pub fn frame_rate_milli(&self) -> Option<u32> {
+        self.frame_rate_milli
+    }
+
+    /// Peak over the listed segments of at least half the target duration (bis 4.4.6.2), average over all of them; before
+    /// the first segment both over the open one.
+    pub fn bandwidth(&self) -> Bandwidth {
+        let half = MediaDuration(self.timing.target().0 / 2);
+        let media = || self.listed.iter().filter(|s| !s.gap);
+        let peak = media().filter(|s| s.duration >= half).map(|s| rate(s.bytes(), s.duration)).max();
+        let (bytes, duration) = media().fold((0, MediaDuration::ZERO), |(b, d), s| (b + s.bytes(), d + s.duration));
+        let average = rate(bytes, duration);
+        match peak {
+            Some(peak) => Bandwidth { peak: peak.max(average), average },
+            None => {
+                let open = self.open.as_ref().map_or(0, |open| {
+                    let bytes = open.parts.iter().filter_map(|p| p.bytes.as_ref()).map(|b| b.len() as u64).sum();
+                    rate(bytes, open.duration)
+                });
+                Bandwidth { peak: open.max(average), average: open.max(average) }
+            }
+        }
+    }
+
+    pub fn media_sequence(&self) -> u64 {
+        self.listed.first().map(|s| s.head.msn).or(self.open.as_ref().map(|o| o.head.msn)).unwrap_or(self.next_msn)
+    }
+
+    pub fn discontinuity_sequence(&self) -> u64 {
+        self.discontinuity_sequence
+    }
+
+    /// Bytes of media kept alive by the window and its retention tail.
+    pub fn retained_bytes(&self) -> u64 {
+        let open = self.open.iter().flat_map(|o| &o.parts).filter_map(|p| p.bytes.as_ref()).map(|b| b.len() as u64);
+        self.listed.iter().chain(&self.retained).map(|s| s.bytes()).sum::<u64>() + open.sum::<u64>()
+    }
+
+    /// A35 to A41 of bis 6.2.5.2: when a playlist request with these directives is answered.
+    pub fn reload(&self, directives: &Directives) -> Reload {
+        let Some(msn) = directives.msn else {
+            return match directives.part {
+                Some(_) => Reload::Refuse("_HLS_part needs _HLS_msn"),
+                None => Reload::Now,
+            };
+        };
+        if self.ended {
+            return Reload::Now;
+        }
+        // The segment being made: with no part yet, it is the one after the last complete segment.
+        let current = self.open.as_ref().map_or(self.next_msn, |open| open.head.msn);
+        if msn > current + 1 {
+            return Reload::Refuse("_HLS_msn is too far ahead");
+        }
+        let Some(part) = directives.part else {
+            return if msn < current { Reload::Now } else { Reload::Wait };
+        };
+        let parts_of = |msn: u64| self.segment_at(msn).map(|s| s.parts.len() as u64);
+        // A part beyond a finished segment's last is the next segment's first.
+        let (msn, part) = match parts_of(msn) {
+            Some(count) if part >= count => (msn + 1, 0),
+            _ => (msn, part),
+        };
+        if msn < current {
+            return Reload::Now;
+        }
+        let present = match &self.open {
+            Some(open) if open.head.msn == msn => open.parts.len() as u64,
+            _ => 0,
+        };
+        if part < present {
+            Reload::Now
+        } else if part + 1 > present + self.parts_ahead() {
+            Reload::Refuse("_HLS_part is too far ahead")
+        } else {
+            Reload::Wait
+        }
+    }
+
+    /// How far a part index may lie ahead of the last part: three seconds' worth of parts, at least three.
+    fn parts_ahead(&self) -> u64 {
+        let three_seconds = 3 * media::FLICKS_PER_SECOND;
+        u64::try_from(three_seconds / self.rule.target.0.max(1)).unwrap_or(3).max(3)
+    }
+
+    /// The media playlist; a delta update where `skip` is asked and worth it. URIs in it are relative:
+    /// `init-{msn}.mp4`, `{msn}.m4s`, `{msn}.{part}.m4s`.
+    pub fn playlist(&self, skip: bool, reports: &[Report]) -> String {
+        media_playlist(self, skip, reports)
+    }
+
+    pub fn part(&self, msn: u64, index: u64) -> Lookup<Bytes> {
+        let parts = match &self.open {
+            Some(open) if open.head.msn == msn => Some(&open.parts),
+            _ => self.segment_at(msn).map(|s| &s.parts),
+        };
+        let found = parts.and_then(|parts| parts.get(usize::try_from(index).ok()?));
+        match found {
+            Some(Part { bytes: Some(bytes), .. }) => Lookup::Here(bytes.clone()),
+            Some(_) => Lookup::Missing,
+            None if !self.ended && self.is_next_part(msn, index) => Lookup::Wait,
+            None => Lookup::Missing,
+        }
+    }
+
+    /// A whole segment is the concatenation of its parts' bytes, handed out without joining them.
+    pub fn segment(&self, msn: u64) -> Lookup<Arc<[Bytes]>> {
+        match self.segment_at(msn) {
+            Some(segment) if !segment.gap => {
+                Lookup::Here(segment.parts.iter().filter_map(|p| p.bytes.clone()).collect())
+            }
+            Some(_) => Lookup::Missing,
+            None if !self.ended && self.open.as_ref().is_some_and(|o| o.head.msn == msn) => Lookup::Wait,
+            None => Lookup::Missing,
+        }
+    }
+
+    /// The init segment first used by segment `msn`.
+    pub fn init(&self, msn: u64) -> Option<Bytes> {
+        let heads = self.listed.iter().chain(&self.retained).map(|s| &s.head);
+        let mut heads = heads.chain(self.open.iter().map(|o| &o.head));
+        heads.find(|h| h.init.msn == msn).map(|h| h.init.bytes.clone())
+    }
+
+    /// The part that EXT-X-PRELOAD-HINT names: the open segment's next one, or the next segment's first when the open one
+    /// has reached its target and is about to be cut.
+    pub(crate) fn hint(&self) -> (u64, u64) {
+        match &self.open {
+            Some(open) if !self.about_to_cut(open) => (open.head.msn, open.parts.len() as u64),
+            Some(open) => (open.head.msn + 1, 0),
+            None => (self.next_msn, 0),
+        }
+    }
+
+    fn about_to_cut(&self, open: &Open) -> bool {
+        let noise = MediaDuration::from_millis(25);
+        open.duration + noise >= self.timing.settings.segment_target
+    }
+
+    fn is_next_part(&self, msn: u64, index: u64) -> bool {
+        match &self.open {
+            Some(open) => {
+                (msn, index) == (open.head.msn, open.parts.len() as u64) || (msn, index) == (open.head.msn + 1, 0)
+            }
+            None => (msn, index) == (self.next_msn, 0),
+        }
+    }
+
+    fn segment_at(&self, msn: u64) -> Option<&Arc<Segment>> {
+        // Each list is a run of consecutive msns.
+        let find = |list: &'_ [Arc<Segment>]| {
+            let index = usize::try_from(msn.checked_sub(list.first()?.head.msn)?).ok()?;
+            (index < list.len()).then_some(index)
+        };
+        match find(&self.listed) {
+            Some(index) => self.listed.get(index),
+            None => self.retained.get(find(&self.retained)?),
+        }
+    }
+}
+
+/// Bits a second.
+fn rate(bytes: u64, duration: MediaDuration) -> u64 {
+    let micros = u64::try_from(duration.micros()).unwrap_or(0);
+    if micros == 0 { 0 } else { bytes.saturating_mul(8_000_000) / micros }
+}

@@ -1,0 +1,292 @@
+//! A channel's life with synthetic units: no clock, no task, no worker.
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use media::{AacConfig, H264Config, OpusConfig, WallTime};
+use packager::{Directives, Reload};
+
+use super::*;
+use crate::config::Rung;
+
+const SETTINGS: HlsSettings = HlsSettings {
+    part_aim: MediaDuration(media::FLICKS_PER_SECOND / 5),
+    segment_target: MediaDuration(2 * media::FLICKS_PER_SECOND),
+    window: MediaDuration(24 * media::FLICKS_PER_SECOND),
+};
+
+fn h264(level: u8) -> Arc<TrackConfig> {
+    TrackConfig::H264(H264Config {
+        sps: Bytes::copy_from_slice(&[0x67, 0x42, 0xc0, level, 0xd9, 0x00]),
+        pps: vec![Bytes::from_static(&[0x68, 0xce, 0x3c, 0x80])],
+        width: 1280,
+        height: 720,
+        sar: (1, 1),
+        reorder_depth: 0,
+        frame_rate: None,
+    })
+    .shared()
+}
+
+fn aac() -> Arc<TrackConfig> {
+    TrackConfig::Aac(AacConfig {
+        asc: Bytes::from_static(&[0x11, 0x90]),
+        sample_rate: 48_000,
+        channels: 2,
+        object_type: 2,
+        frame_samples: 1024,
+    })
+    .shared()
+}
+
+fn opus() -> Arc<TrackConfig> {
+    TrackConfig::Opus(OpusConfig { channels: 2, pre_skip: 0 }).shared()
+}
+
+/// A publisher's media from `from` to `to` (milliseconds of its own time): 30 fps with a key frame every `gop` frames,
+/// and audio that runs ahead of the video by `audio_ahead` ms in arrival order.
+struct Publisher {
+    video: Option<Arc<TrackConfig>>,
+    audio: Option<Arc<TrackConfig>>,
+    gop: i64,
+    audio_ahead: i64,
+}
+
+impl Publisher {
+    fn units(&self, from: i64, to: i64) -> Vec<AccessUnit> {
+        let mut units = Vec::new();
+        if let Some(config) = &self.video {
+            for n in 0.. {
+                let pts = MediaTime::from_ticks(n * 3000, 90_000);
+                if pts.millis() >= to {
+                    break;
+                }
+                let data = Bytes::from_static(&[0, 0, 0, 2, 0x65, 0x88]);
+                let key = n % self.gop == 0;
+                units.push(AccessUnit { pts, dts: pts, duration: None, key, config: config.clone(), data });
+            }
+        }
+        if let Some(config) = &self.audio {
+            let samples = if matches!(**config, TrackConfig::Aac(_)) { 1024 } else { 960 };
+            for n in 0.. {
+                let pts = MediaTime::from_ticks(n * samples, 48_000);
+                if pts.millis() >= to {
+                    break;
+                }
+                let duration = Some(MediaDuration::from_ticks(samples, 48_000));
+                let data = Bytes::from_static(&[1; 32]);
+                units.push(AccessUnit { pts, dts: pts, duration, key: true, config: config.clone(), data });
+            }
+        }
+        units.retain(|u| u.pts.millis() >= from);
+        units.sort_by_key(|u| match u.kind() {
+            TrackKind::Video => u.pts.millis(),
+            TrackKind::Audio => u.pts.millis() - self.audio_ahead,
+        });
+        units
+    }
+}
+
+struct Rig {
+    core: Core,
+    set: watch::Receiver<Arc<RenditionSet>>,
+    engine: Vec<EngineInput>,
+    specs: Vec<LadderSpec>,
+    key_frame_requests: usize,
+}
+
+impl Rig {
+    fn new(ladder: Ladder) -> Self {
+        let (core, set) = Core::new(SETTINGS, ladder, 1000);
+        Self { core, set, engine: Vec::new(), specs: Vec::new(), key_frame_requests: 0 }
+    }
+
+    fn feed(&mut self, units: Vec<AccessUnit>) {
+        for unit in units {
+            self.core.on_ingest(IngestEvent::Unit(unit));
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::StartEngine(spec) => self.specs.push(spec),
+                Effect::StopEngine => {}
+                Effect::ToEngine(input) => self.engine.push(input),
+                Effect::RequestKeyFrame => self.key_frame_requests += 1,
+            }
+        }
+    }
+
+    fn snapshot(&self, id: &str) -> Arc<Snapshot> {
+        self.set.borrow().find(id).unwrap().snapshots.borrow().clone()
+    }
+
+    fn playlist(&self, id: &str) -> String {
+        self.snapshot(id).playlist(false, &[])
+    }
+}
+
+fn passthrough() -> Ladder {
+    Ladder::passthrough()
+}
+
+fn rungs_only() -> Ladder {
+    let rung = Rung { height: 360, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
+    Ladder { passthrough: false, rungs: vec![rung], audio_bitrate: 128_000 }
+}
+
+fn camera() -> Publisher {
+    Publisher { video: Some(h264(31)), audio: Some(aac()), gop: 30, audio_ahead: 60 }
+}
+
+fn discontinuities(playlist: &str) -> usize {
+    playlist.lines().filter(|l| *l == "#EXT-X-DISCONTINUITY").count()
+}
+
+/// PROGRAM-DATE-TIME is left out of comparisons: it is a line of its own.
+fn segments(playlist: &str) -> usize {
+    playlist.lines().filter(|l| l.starts_with("#EXTINF")).count()
+}
+
+#[test]
+fn video_and_audio_are_cut_alike() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 13_000));
+    let (video, audio) = (rig.snapshot("src"), rig.snapshot("aac"));
+    assert_eq!(video.media_sequence(), 1000);
+    assert_eq!(audio.media_sequence(), 1000);
+    assert_eq!(video.position().unwrap().msn, audio.position().unwrap().msn);
+    assert_eq!(segments(&rig.playlist("src")), 6);
+    assert_eq!(segments(&rig.playlist("aac")), 6);
+    assert_eq!(discontinuities(&rig.playlist("src")), 0);
+    for line in rig.playlist("aac").lines().filter_map(|l| l.strip_prefix("#EXTINF:")) {
+        let seconds: f64 = line.trim_end_matches(',').parse().unwrap();
+        assert!((seconds - 2.0).abs() < 0.022, "audio segment of {seconds} s");
+    }
+}
+
+#[test]
+fn a_returning_publisher_continues_the_playlists_behind_one_discontinuity() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 5_000));
+    let before = rig.snapshot("src").position().unwrap();
+    rig.core.end_session();
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 5_000));
+    for id in ["src", "aac"] {
+        let (snapshot, playlist) = (rig.snapshot(id), rig.playlist(id));
+        assert_eq!(discontinuities(&playlist), 1, "{playlist}");
+        assert_eq!(snapshot.media_sequence(), 1000);
+        assert_eq!(snapshot.discontinuity_sequence(), 0);
+        assert!(snapshot.position().unwrap().msn >= before.msn + 3, "{playlist}");
+    }
+    assert_eq!(rig.snapshot("src").position().unwrap().msn, rig.snapshot("aac").position().unwrap().msn);
+}
+
+#[test]
+fn nothing_new_is_listed_while_the_publisher_is_away_and_a_held_reload_keeps_waiting() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 5_000));
+    rig.core.end_session();
+    let snapshot = rig.snapshot("src");
+    let next = snapshot.position().unwrap().msn + 1;
+    let wanted = Directives { msn: Some(next), part: Some(0), skip: false };
+    assert_eq!(snapshot.reload(&wanted), Reload::Wait);
+    assert!(!snapshot.is_ended());
+    rig.core.end_channel();
+    assert!(rig.snapshot("src").is_ended());
+    assert!(rig.playlist("src").contains("#EXT-X-ENDLIST"));
+}
+
+#[test]
+fn opus_goes_to_the_engine_and_passes_through_as_a_second_group() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(Publisher { audio: Some(opus()), ..camera() }.units(0, 5_000));
+    assert_eq!(rig.specs.len(), 1);
+    assert!(rig.specs[0].audio.is_some());
+    assert!(rig.engine.iter().any(|i| i.unit.kind() == TrackKind::Audio));
+    assert!(rig.snapshot("opus").is_playable());
+    assert!(!rig.snapshot("aac").is_playable(), "nothing came back from the engine yet");
+}
+
+#[test]
+fn rungs_alone_are_cut_on_the_channels_own_grid_whatever_the_sources_gop() {
+    let mut rig = Rig::new(rungs_only());
+    rig.core.begin_session();
+    rig.feed(Publisher { gop: 300, audio: None, ..camera() }.units(0, 9_000));
+    let forced: Vec<_> = rig.engine.iter().filter(|i| i.force_key).map(|i| i.unit.pts.millis()).collect();
+    assert_eq!(forced, [1000, 3000, 5000, 7000, 9000]);
+    assert_eq!(rig.key_frame_requests, 0, "nobody needs the source's key frames");
+}
+
+#[test]
+fn a_source_with_rare_key_frames_is_cut_without_them_and_the_operator_is_told() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(Publisher { gop: 300, ..camera() }.units(0, 25_000));
+    assert!(rig.core.messages().iter().any(|m| m.text.contains("key frame")));
+    for line in rig.playlist("src").lines().filter_map(|l| l.strip_prefix("#EXTINF:")) {
+        let seconds: f64 = line.trim_end_matches(',').parse().unwrap();
+        assert!(seconds < 2.5, "segment of {seconds} s breaks TARGETDURATION 2");
+    }
+    assert!(rig.key_frame_requests > 0);
+}
+
+#[test]
+fn audio_goes_on_when_the_video_stalls() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 4_000));
+    rig.feed(Publisher { video: None, ..camera() }.units(4_000, 12_000));
+    let audio = rig.snapshot("aac");
+    assert!(audio.position().unwrap().msn >= 1004, "{}", rig.playlist("aac"));
+    // The video returns: still the same msn line, and no segment number is skipped.
+    rig.feed(camera().units(12_000, 16_000));
+    assert_eq!(rig.snapshot("src").position().unwrap().msn, rig.snapshot("aac").position().unwrap().msn);
+}
+
+#[test]
+fn changed_parameters_of_the_source_are_announced_once() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 4_000));
+    rig.feed(Publisher { video: Some(h264(40)), ..camera() }.units(4_000, 8_000));
+    for id in ["src", "aac"] {
+        assert_eq!(discontinuities(&rig.playlist(id)), 1, "{}", rig.playlist(id));
+    }
+    assert_eq!(rig.playlist("src").matches("#EXT-X-MAP").count(), 2);
+}
+
+#[test]
+fn a_jump_of_the_sources_clock_does_not_reach_the_playlists() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 4_000));
+    rig.core.on_ingest(IngestEvent::Discontinuity);
+    rig.drain();
+    let mut later = camera().units(0, 4_000);
+    for unit in &mut later {
+        unit.pts += MediaDuration::from_millis(86_400_000);
+        unit.dts += MediaDuration::from_millis(86_400_000);
+    }
+    rig.feed(later);
+    assert_eq!(discontinuities(&rig.playlist("src")), 1);
+    assert_eq!(rig.snapshot("src").position().unwrap().msn, rig.snapshot("aac").position().unwrap().msn);
+}
+
+#[test]
+fn program_date_time_follows_the_capture_clock() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    let wall = WallTime(1_795_226_400_000_000);
+    rig.core.on_ingest(IngestEvent::Clock(ClockMap { media: MediaTime::ZERO, wall }));
+    rig.feed(camera().units(0, 4_500));
+    let playlist = rig.playlist("src");
+    assert!(playlist.contains("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T02:00:00.000Z"), "{playlist}");
+    assert!(playlist.contains("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T02:00:02.000Z"), "{playlist}");
+}

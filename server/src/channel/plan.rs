@@ -1,0 +1,213 @@
+//! What a session's tracks become: which renditions a channel has, how they cut parts, what the engine must make.
+//!
+//! Pure: tracks and ladder in, plan out.
+
+use std::sync::Arc;
+
+use engine::{LadderSpec, RungRequest};
+use media::{AccessUnit, MediaDuration, RenditionId, TrackConfig, TrackKind};
+use packager::PartRule;
+
+use crate::config::Ladder;
+
+/// The tracks that a session brought, as seen in its first units.
+#[derive(Clone, Debug, Default)]
+pub struct Tracks {
+    pub video: Option<Arc<TrackConfig>>,
+    /// Duration of a video frame, where the source is steady enough to tell.
+    pub frame: Option<MediaDuration>,
+    pub audio: Option<Arc<TrackConfig>>,
+    /// Duration of an audio frame.
+    pub audio_frame: MediaDuration,
+}
+
+/// Where a rendition's units come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The publisher's own units.
+    Passthrough,
+    /// The engine's.
+    Engine,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlannedRendition {
+    pub id: RenditionId,
+    pub kind: TrackKind,
+    pub origin: Origin,
+    pub rule: PartRule,
+    /// Bits a second to declare, where the coding is ours.
+    pub ceiling: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub renditions: Vec<PlannedRendition>,
+    /// What the engine has to make; None where everything is passed through.
+    pub engine: Option<LadderSpec>,
+}
+
+/// Head-room of a declared bit rate over an encoder's target: rate control and fMP4 overhead stay below it.
+const CEILING_PERCENT: u64 = 120;
+
+impl Plan {
+    /// `ladder` is None for passthrough: audio is transcoded all the same where players need it.
+    pub fn new(tracks: &Tracks, ladder: &Ladder, part_aim: MediaDuration) -> Self {
+        let mut renditions = Vec::new();
+        let mut spec = LadderSpec { video: Vec::new(), audio: None };
+        if let Some(TrackConfig::H264(source)) = tracks.video.as_deref() {
+            if ladder.passthrough {
+                let rule = PartRule::video(part_aim, tracks.frame);
+                renditions.push(planned("src", TrackKind::Video, Origin::Passthrough, rule, None));
+            }
+            let requests: Vec<RungRequest> = ladder
+                .rungs
+                .iter()
+                .map(|r| RungRequest {
+                    height: r.height,
+                    bitrate: r.bitrate,
+                    max_frame_rate: r.max_frame_rate,
+                    preset: r.preset.clone(),
+                })
+                .collect();
+            let source_rate = tracks.frame.and_then(frame_rate_of);
+            spec.video = engine::resolve_video(source, source_rate, &requests, ladder.passthrough);
+            for rung in &spec.video {
+                let frame = rung.frame_rate.map(|(n, d)| MediaDuration::from_ticks(d.into(), n)).or(tracks.frame);
+                let rule = PartRule::video(part_aim, frame);
+                let ceiling = u64::from(rung.bitrate) * CEILING_PERCENT / 100;
+                renditions.push(planned(rung.id.as_str(), TrackKind::Video, Origin::Engine, rule, Some(ceiling)));
+            }
+        }
+        match tracks.audio.as_deref() {
+            Some(TrackConfig::Aac(_)) => {
+                let rule = PartRule::audio(part_aim, tracks.audio_frame);
+                renditions.push(planned("aac", TrackKind::Audio, Origin::Passthrough, rule, None));
+            }
+            Some(TrackConfig::Opus(opus)) => {
+                let rung = engine::AudioRung {
+                    id: rendition_id("aac"),
+                    bitrate: ladder.audio_bitrate,
+                    sample_rate: 48_000,
+                    channels: opus.channels.clamp(1, 2),
+                };
+                let rule = PartRule::audio(part_aim, MediaDuration::from_ticks(1024, rung.sample_rate));
+                let ceiling = u64::from(rung.bitrate) * CEILING_PERCENT / 100;
+                renditions.push(planned("aac", TrackKind::Audio, Origin::Engine, rule, Some(ceiling)));
+                spec.audio = Some(rung);
+                let rule = PartRule::audio(part_aim, tracks.audio_frame);
+                renditions.push(planned("opus", TrackKind::Audio, Origin::Passthrough, rule, None));
+            }
+            _ => {}
+        }
+        let engine = (!spec.video.is_empty() || spec.audio.is_some()).then_some(spec);
+        Self { renditions, engine }
+    }
+}
+
+fn planned(id: &str, kind: TrackKind, origin: Origin, rule: PartRule, ceiling: Option<u64>) -> PlannedRendition {
+    PlannedRendition { id: rendition_id(id), kind, origin, rule, ceiling }
+}
+
+fn rendition_id(id: &str) -> RenditionId {
+    id.parse().expect("our own rendition names follow the grammar")
+}
+
+/// Frame rates that sources mean when they are close to them: (frames, seconds).
+const USUAL_RATES: [(u32, u32); 14] = [
+    (10, 1),
+    (12, 1),
+    (15, 1),
+    (20, 1),
+    (24_000, 1001),
+    (24, 1),
+    (25, 1),
+    (30_000, 1001),
+    (30, 1),
+    (48, 1),
+    (50, 1),
+    (60_000, 1001),
+    (60, 1),
+    (120, 1),
+];
+
+/// The usual rate whose frame lasts exactly `frame`.
+fn frame_rate_of(frame: MediaDuration) -> Option<(u32, u32)> {
+    USUAL_RATES.into_iter().find(|&(n, d)| MediaDuration::from_ticks(d.into(), n) == frame)
+}
+
+/// A video frame's duration out of the first units: the usual rate within 2 % of the median distance, where no distance
+/// strays from it by more than 3 ms. A publisher with an unsteady clock (a browser) has none.
+pub fn steady_frame(units: &[AccessUnit]) -> Option<MediaDuration> {
+    let mut times: Vec<_> = units.iter().filter(|u| u.kind() == TrackKind::Video).map(|u| u.pts).collect();
+    times.sort_unstable();
+    let mut distances: Vec<i64> = times.windows(2).map(|w| (w[1] - w[0]).0).collect();
+    if distances.len() < 3 {
+        return None;
+    }
+    distances.sort_unstable();
+    let median = distances[distances.len() / 2];
+    let tolerance = MediaDuration::from_millis(3).0;
+    if distances.iter().any(|d| (d - median).abs() > tolerance) {
+        return None;
+    }
+    USUAL_RATES
+        .into_iter()
+        .map(|(n, d)| MediaDuration::from_ticks(d.into(), n))
+        .min_by_key(|frame| (frame.0 - median).abs())
+        .filter(|frame| (frame.0 - median).abs() * 50 <= median)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use media::{H264Config, MediaTime, OpusConfig};
+
+    use super::*;
+
+    fn video(ms: &[i64]) -> Vec<AccessUnit> {
+        let config = h264();
+        ms.iter()
+            .map(|ms| {
+                let pts = MediaTime::from_millis(*ms);
+                AccessUnit { pts, dts: pts, duration: None, key: true, config: config.clone(), data: Bytes::new() }
+            })
+            .collect()
+    }
+
+    fn h264() -> Arc<TrackConfig> {
+        TrackConfig::H264(H264Config {
+            sps: Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1f]),
+            pps: vec![],
+            width: 1280,
+            height: 720,
+            sar: (1, 1),
+            reorder_depth: 0,
+            frame_rate: None,
+        })
+        .shared()
+    }
+
+    #[test]
+    fn a_steady_source_has_a_usual_frame_duration() {
+        assert_eq!(steady_frame(&video(&[0, 33, 67, 100, 133])), Some(MediaDuration::from_ticks(1, 30)));
+        assert_eq!(steady_frame(&video(&[0, 40, 80, 120])), Some(MediaDuration::from_ticks(1, 25)));
+        assert_eq!(steady_frame(&video(&[0, 33, 50, 100])), None);
+        assert_eq!(steady_frame(&video(&[0, 33])), None);
+    }
+
+    #[test]
+    fn opus_gets_an_aac_rendition_from_the_engine_even_without_a_ladder() {
+        let audio = TrackConfig::Opus(OpusConfig { channels: 2, pre_skip: 0 }).shared();
+        let tracks = Tracks {
+            video: Some(h264()),
+            frame: None,
+            audio: Some(audio),
+            audio_frame: MediaDuration::from_millis(20),
+        };
+        let plan = Plan::new(&tracks, &Ladder::passthrough(), MediaDuration::from_millis(200));
+        let ids: Vec<_> = plan.renditions.iter().map(|r| (r.id.as_str(), r.origin)).collect();
+        assert_eq!(ids, [("src", Origin::Passthrough), ("aac", Origin::Engine), ("opus", Origin::Passthrough)]);
+        assert!(plan.engine.is_some_and(|e| e.video.is_empty() && e.audio.is_some()));
+    }
+}
