@@ -192,6 +192,13 @@ async fn waiters_of_one_moment_share_one_rendering() {
     let report = packager::Report { uri: "../x/index.m3u8".to_owned(), last_msn: 1, last_part: None };
     let other = playlists.render(&name, &aac.snapshot(), false, vec![report]);
     assert!(!Arc::ptr_eq(&render(false), &other));
+    // Of a thousand channels that came and went nothing piles up.
+    for i in 0..1000 {
+        let mut gone = Feed::new("aac");
+        gone.frames(20).publish();
+        playlists.render(&format!("c{i}").parse().unwrap(), &gone.snapshot(), false, vec![]);
+    }
+    assert!(playlists.remembered() <= 512, "{}", playlists.remembered());
     // It does not keep the media alive.
     let old = Arc::downgrade(&aac.snapshot());
     aac.frames(9).publish();
