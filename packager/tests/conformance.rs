@@ -359,7 +359,7 @@ fn a_ten_second_gop_with_a_stall_keeps_the_rules() {
 #[test]
 fn a9_what_left_the_playlist_stays_for_a_while_and_then_goes() {
     let mut watch = Watch::new(PartRule::video(settings().part_aim, Some(MediaDuration::from_ticks(1, 30))));
-    let mut unit = |n: i64, watch: &mut Watch| {
+    let unit = |n: i64, watch: &mut Watch| {
         let pts = MediaTime::from_ticks(90_000 + n * 3000, 90_000);
         let data = Bytes::from_static(&[1]);
         watch.push(AccessUnit { pts, dts: pts, duration: None, key: n % 30 == 0, config: config(30), data });

@@ -1,8 +1,125 @@
 //! The `fishladder` program.
-#![allow(dead_code, unused_variables)]
 
+#[allow(dead_code)]
 mod channel;
 mod config;
+mod http;
+mod metrics;
+mod serve;
+mod shutdown;
+#[allow(unused_variables, dead_code)]
 mod supervisor;
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Fault};
+
+/// Live streaming edge server: WHIP, RTP and RTSP in, an encoded ladder as HLS and Low-Latency HLS out.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server; without a file on the built-in defaults.
+    Serve(ServeArguments),
+    /// List everything that is wrong in a configuration file.
+    CheckConfig { file: PathBuf },
+    /// Tell what this host has and lacks for decoding and encoding.
+    Doctor {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Encode one session; started by the server.
+    #[command(hide = true)]
+    Worker,
+    /// Publish the demo until standard input ends; started by `serve --demo`.
+    #[command(hide = true)]
+    DemoPublisher {
+        #[arg(long)]
+        video_port: u16,
+        #[arg(long)]
+        audio_port: u16,
+    },
+}
+
+#[derive(clap::Args)]
+struct ServeArguments {
+    /// The configuration file (TOML); configs/fishladder.toml documents every key.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Override one key; may be repeated.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Publish a moving test picture with a clock and a tone as the channel `demo`.
+    #[arg(long)]
+    demo: bool,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
+            Ok(config) => serve::run(config, a.demo),
+            Err(faults) => report(&faults),
+        },
+        Command::CheckConfig { file } => match Config::load(Some(&file), &[]) {
+            Ok(_) => {
+                println!("{}: no faults", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(faults) => report(&faults),
+        },
+        Command::Doctor { json } => doctor(json),
+        Command::Worker => engine::worker::run(),
+        Command::DemoPublisher { video_port, audio_port } => {
+            end_with_stdin();
+            engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })
+        }
+    }
+}
+
+fn report(faults: &[Fault]) -> ExitCode {
+    for fault in faults {
+        eprintln!("error: {fault}");
+    }
+    eprintln!(
+        "{} in the configuration",
+        if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) }
+    );
+    ExitCode::FAILURE
+}
+
+fn doctor(json: bool) -> ExitCode {
+    let findings = engine::probe::examine();
+    let well = findings.iter().all(|f| f.ok);
+    if json {
+        match serde_json::to_string_pretty(&findings) {
+            Ok(text) => println!("{text}"),
+            Err(e) => eprintln!("error: {e}"),
+        }
+    } else {
+        for f in &findings {
+            println!("{} {}: {}", if f.ok { "ok     " } else { "MISSING" }, f.subject, f.detail);
+            if let Some(remedy) = &f.remedy {
+                println!("        {remedy}");
+            }
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Ends the process when standard input does: the server holds the other end, so the publisher cannot outlive it, not
+/// even when the server is killed.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+}

@@ -1,0 +1,145 @@
+//! Response bodies: refcounted bytes handed to the socket without joining or copying them.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::listener::Sending;
+
+/// Largest piece given to hyper at once: the connection's watchdog counts pieces as progress, and HTTP/2 interleaves
+/// playlists between them.
+const PIECE: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Body {
+    chunks: VecDeque<Bytes>,
+    left: u64,
+    /// Set by the listener: tells it about progress.
+    sending: Option<Sending>,
+}
+
+impl Body {
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// `length` bytes of the concatenated chunks from `start` on.
+    pub fn slice(chunks: &Arc<[Bytes]>, start: u64, length: u64) -> Self {
+        let (mut skip, mut left) = (start, length);
+        let mut taken = VecDeque::with_capacity(chunks.len());
+        for chunk in chunks.iter() {
+            let size = chunk.len() as u64;
+            if skip >= size {
+                skip -= size;
+                continue;
+            }
+            let take = (size - skip).min(left);
+            if take == 0 {
+                break;
+            }
+            // Both fit usize: they are within the chunk.
+            let (from, to) = (usize::try_from(skip).unwrap_or(0), usize::try_from(skip + take).unwrap_or(0));
+            taken.push_back(chunk.slice(from..to));
+            skip = 0;
+            left -= take;
+        }
+        Self { chunks: taken, left: length - left, sending: None }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.left
+    }
+
+    pub fn track(&mut self, sending: Sending) {
+        if self.left > 0 {
+            self.sending = Some(sending);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.chunks.iter().flat_map(|c| c.to_vec()).collect()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        let left = bytes.len() as u64;
+        Self { chunks: VecDeque::from([bytes]), left, sending: None }
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            let Some(front) = self.chunks.front_mut() else { return Poll::Ready(None) };
+            let piece = if front.len() > PIECE { front.split_to(PIECE) } else { std::mem::take(front) };
+            if front.is_empty() {
+                self.chunks.pop_front();
+            }
+            if piece.is_empty() {
+                continue;
+            }
+            self.left = self.left.saturating_sub(piece.len() as u64);
+            if let Some(sending) = &self.sending {
+                sending.progress(piece.len() as u64);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_slice_is_the_slice_of_the_concatenation(sizes in prop::collection::vec(0usize..200_000, 0..6), a in 0usize..700_000, n in 0usize..700_000) {
+            let mut next = 0u8;
+            let chunks: Arc<[Bytes]> = sizes.iter().map(|s| {
+                (0..*s).map(|_| { next = next.wrapping_add(7); next }).collect::<Vec<u8>>().into()
+            }).collect();
+            let whole: Vec<u8> = chunks.iter().flat_map(|c| c.to_vec()).collect();
+            let a = a.min(whole.len());
+            let n = n.min(whole.len() - a);
+            let body = Body::slice(&chunks, a as u64, n as u64);
+            prop_assert_eq!(body.len(), n as u64);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let got = runtime.block_on(body.collect()).unwrap().to_bytes();
+            prop_assert_eq!(&got[..], &whole[a..a + n]);
+        }
+    }
+}

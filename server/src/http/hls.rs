@@ -1,0 +1,474 @@
+//! HLS and Low-Latency HLS over HTTP: playlists with blocking reload, parts, segments and init segments.
+//!
+//! Errors follow draft-pantos-hls-rfc8216bis §6.2.5; every wait ends after three target durations, when the snapshot
+//! says so, or when the client goes (hyper then drops the handler).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, VARY,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use media::{ChannelName, RenditionId};
+use packager::{Bandwidth, Directives, Lookup, Reload, Report, Snapshot, Variant};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::App;
+use super::body::Body;
+use super::playlists::Rendered;
+use super::problem::Problem;
+use super::range::{Selected, select};
+use super::route::Object;
+use crate::channel::{Channel, RenditionSet, RenditionView};
+
+const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+/// Media never changes at its URI. The window and its retention end far sooner, so caches may keep it longer than we do.
+const IMMUTABLE: &str = "public, max-age=3600, immutable";
+
+pub async fn multivariant(app: &App, name: &ChannelName, request: &Parts) -> Response<Body> {
+    let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
+    seen(app, &channel, request);
+    let set = channel.renditions.borrow().clone();
+    match variants(&set) {
+        None => not_yet(),
+        Some((video, audio, target_duration)) => {
+            let text = Bytes::from(packager::multivariant(&video, &audio));
+            let rendered = Rendered::new(text);
+            playlist_response(&rendered, plain_age(target_duration), request)
+        }
+    }
+}
+
+pub async fn object(
+    app: &App,
+    name: &ChannelName,
+    rendition: &RenditionId,
+    object: Object,
+    request: &Parts,
+) -> Response<Body> {
+    let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
+    let set = channel.renditions.borrow().clone();
+    let Some(view) = set.find(rendition.as_str()) else { return missing("there is no such rendition") };
+    match object {
+        Object::Playlist => {
+            seen(app, &channel, request);
+            media_playlist(app, &channel, view, request).await
+        }
+        Object::Part(msn, part) => {
+            let found = held(app, view, |s| s.part(msn, part)).await;
+            match found {
+                Ok(bytes) => {
+                    let etag = format!("\"{msn}.{part}-{:x}\"", bytes.len());
+                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                }
+                Err(response) => response,
+            }
+        }
+        Object::Segment(msn) => match held(app, view, |s| s.segment(msn)).await {
+            Ok(parts) => {
+                let length: usize = parts.iter().map(Bytes::len).sum();
+                media_response(&parts, &format!("\"{msn}-{length:x}\""), content_type(&set, view), request)
+            }
+            Err(response) => response,
+        },
+        Object::Init(msn) => {
+            let found = view.snapshots.borrow().init(msn);
+            match found {
+                Some(bytes) => {
+                    let etag = format!("\"init-{msn}-{:x}\"", bytes.len());
+                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                }
+                None => missing("there is no such init segment, or not any more"),
+            }
+        }
+    }
+}
+
+/// The preflight of a cross-origin request with a Range or If-None-Match header.
+pub fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    let set = HeaderValue::from_static;
+    headers.insert("access-control-allow-methods", set("GET, HEAD, OPTIONS"));
+    headers.insert("access-control-allow-headers", set("Range, If-None-Match, If-Range, Cache-Control"));
+    headers.insert("access-control-max-age", set("86400"));
+    response
+}
+
+async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, request: &Parts) -> Response<Body> {
+    let directives = match directives(request.uri.query()) {
+        Ok(d) => d,
+        Err(why) => return refused(why),
+    };
+    let snapshot = match wait(app, view, |s| match s.reload(&directives) {
+        _ if !s.is_playable() => Step::Answer(Err(not_yet())),
+        Reload::Now => Step::Answer(Ok(s.clone())),
+        Reload::Refuse(why) => Step::Answer(Err(refused(why))),
+        Reload::Wait => Step::Wait,
+    })
+    .await
+    {
+        Ok(snapshot) => snapshot,
+        Err(response) => return response,
+    };
+    let timing = snapshot.timing();
+    // Rendered for this answer: the other renditions went on while this request was held (A33).
+    let set = channel.renditions.borrow().clone();
+    let reports = reports(&set, &view.id);
+    let rendered = app.playlists.render(&channel.name, &snapshot, directives.skip, reports);
+    let age = if directives.msn.is_some() {
+        // The answer for this (msn, part) stays right; A50 lets caches keep it for six target durations.
+        format!("public, max-age={}", timing.target_duration.saturating_mul(6))
+    } else {
+        plain_age(timing.target_duration)
+    };
+    playlist_response(&rendered, age, request)
+}
+
+enum Step<T> {
+    Answer(T),
+    Wait,
+}
+
+/// Asks every snapshot until one has an answer; 503 after three target durations (A40).
+async fn wait<T>(
+    app: &App,
+    view: &RenditionView,
+    ask: impl Fn(&Arc<Snapshot>) -> Step<Result<T, Response<Body>>>,
+) -> Result<T, Response<Body>> {
+    let mut snapshots: watch::Receiver<Arc<Snapshot>> = view.snapshots.clone();
+    let snapshot = snapshots.borrow_and_update().clone();
+    if let Step::Answer(answer) = ask(&snapshot) {
+        return answer;
+    }
+    let target = Duration::from_secs(u64::from(snapshot.timing().target_duration));
+    let deadline = Instant::now() + target * 3;
+    // Kept no longer than needed: it holds a window of media.
+    drop(snapshot);
+    let _held = app.metrics.hold();
+    loop {
+        match timeout_at(deadline, snapshots.changed()).await {
+            Ok(Ok(())) => {
+                let snapshot = snapshots.borrow_and_update().clone();
+                if let Step::Answer(answer) = ask(&snapshot) {
+                    return answer;
+                }
+            }
+            Ok(Err(_)) => return Err(missing("the rendition has ended")),
+            Err(_) => {
+                app.metrics.timeout("held");
+                let problem = "nothing new came within three target durations; the publisher seems to be gone";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem)
+                    .retry(target)
+                    .response());
+            }
+        }
+    }
+}
+
+async fn held<T>(app: &App, view: &RenditionView, look: impl Fn(&Snapshot) -> Lookup<T>) -> Result<T, Response<Body>> {
+    wait(app, view, |s| match look(s) {
+        Lookup::Here(found) => Step::Answer(Ok(found)),
+        Lookup::Missing => Step::Answer(Err(missing("there is no such media, or not any more"))),
+        // All of it is sent at once when it is complete; no byte before (A30).
+        Lookup::Wait if s.is_ended() => Step::Answer(Err(missing("the stream has ended"))),
+        Lookup::Wait => Step::Wait,
+    })
+    .await
+}
+
+/// What the multivariant playlist lists. None while there is nothing to play, or while a rendition is still starting:
+/// players read this playlist once and never learn of a rung that came later. One that does not start within three
+/// segments of the others is left out.
+fn variants(set: &RenditionSet) -> Option<(Vec<Variant>, Vec<Variant>, u32)> {
+    let snapshots = |views: &[RenditionView]| -> Vec<(Option<u64>, Arc<Snapshot>)> {
+        views.iter().map(|v| (v.ceiling, v.snapshots.borrow().clone())).collect()
+    };
+    let (video, audio) = (snapshots(&set.video), snapshots(&set.audio));
+    let all = || video.iter().chain(&audio).map(|(_, s)| s);
+    let target_duration = all().find(|s| s.is_playable())?.timing().target_duration;
+    let settled =
+        all().any(|s| s.position().is_some_and(|p| p.msn.saturating_sub(s.media_sequence()) >= 3) && s.is_playable());
+    if !settled && all().any(|s| !s.is_playable()) {
+        return None;
+    }
+    let (video, audio) = (list(&video), list(&audio));
+    if video.is_empty() && (audio.is_empty() || !set.video.is_empty()) {
+        return None;
+    }
+    Some((video, audio, target_duration))
+}
+
+fn list(snapshots: &[(Option<u64>, Arc<Snapshot>)]) -> Vec<Variant> {
+    let variant = |ceiling: Option<u64>, s: &Snapshot| {
+        if !s.is_playable() {
+            return None;
+        }
+        let measured = s.bandwidth();
+        let bandwidth = match ceiling {
+            None => measured,
+            Some(peak) => {
+                Bandwidth { peak, average: if measured.average == 0 { peak } else { measured.average.min(peak) } }
+            }
+        };
+        Some(Variant {
+            id: s.id().clone(),
+            config: s.config()?.clone(),
+            frame_rate_milli: s.frame_rate_milli(),
+            bandwidth,
+        })
+    };
+    snapshots.iter().filter_map(|(ceiling, s)| variant(*ceiling, s)).collect()
+}
+
+fn reports(set: &RenditionSet, own: &RenditionId) -> Vec<Report> {
+    let others = set.video.iter().chain(&set.audio).filter(|v| v.id != *own);
+    others
+        .filter_map(|v| {
+            let snapshot = v.snapshots.borrow();
+            let position = snapshot.position().filter(|_| snapshot.is_playable())?;
+            Some(Report { uri: format!("../{}/index.m3u8", v.id), last_msn: position.msn, last_part: position.part })
+        })
+        .collect()
+}
+
+/// `_HLS_msn`, `_HLS_part` and `_HLS_skip`; everything else in the query is left alone (A42). Err: 400 with this sentence.
+fn directives(query: Option<&str>) -> Result<Directives, &'static str> {
+    let mut d = Directives::default();
+    let mut skip_seen = false;
+    for pair in query.unwrap_or_default().split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match key {
+            "_HLS_msn" if d.msn.is_some() => return Err("_HLS_msn is given twice"),
+            "_HLS_msn" => d.msn = Some(decimal(value).ok_or("_HLS_msn must be a decimal integer")?),
+            "_HLS_part" if d.part.is_some() => return Err("_HLS_part is given twice"),
+            "_HLS_part" => d.part = Some(decimal(value).ok_or("_HLS_part must be a decimal integer")?),
+            "_HLS_skip" if skip_seen => return Err("_HLS_skip is given twice"),
+            "_HLS_skip" => {
+                skip_seen = true;
+                // Values of later versions of the protocol ask for nothing that we know.
+                d.skip = value == "YES" || value == "v2";
+            }
+            _ => {}
+        }
+    }
+    if d.part.is_some() && d.msn.is_none() {
+        return Err("_HLS_part needs _HLS_msn");
+    }
+    Ok(d)
+}
+
+fn decimal(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn plain_age(target_duration: u32) -> String {
+    match target_duration / 2 {
+        0 => "no-cache".to_owned(),
+        age => format!("public, max-age={age}"),
+    }
+}
+
+fn playlist_response(rendered: &Rendered, age: String, request: &Parts) -> Response<Body> {
+    let gzip = accepts_gzip(&request.headers);
+    let etag = rendered.etag(gzip);
+    let fresh = matches_etag(&request.headers, &etag);
+    let mut response = if fresh {
+        Response::new(Body::empty())
+    } else if gzip {
+        Response::new(rendered.gzip().into())
+    } else {
+        Response::new(rendered.text().into())
+    };
+    if fresh {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    if !fresh {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PLAYLIST_TYPE));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    insert(headers, ETAG, &etag);
+    insert(headers, CACHE_CONTROL, &age);
+    response
+}
+
+fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str, request: &Parts) -> Response<Body> {
+    let total = chunks.iter().map(|c| c.len() as u64).sum();
+    let headers = &request.headers;
+    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let mut response = if matches_etag(headers, etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        // Range means something for GET only (RFC 9110 §14.2), and only for the version that If-Range names (§13.1.5).
+        let asked = text(RANGE).filter(|_| request.method == Method::GET);
+        let asked = asked.filter(|_| text(IF_RANGE).is_none_or(|tag| tag == etag));
+        match select(asked, total) {
+            Selected::Whole => Response::new(Body::slice(chunks, 0, total)),
+            Selected::Span { start, length } => {
+                let mut response = Response::new(Body::slice(chunks, start, length));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let range = format!("bytes {start}-{}/{total}", start + length - 1);
+                insert(response.headers_mut(), CONTENT_RANGE, &range);
+                response
+            }
+            Selected::Unsatisfiable => {
+                let problem = format!("the resource has {total} bytes");
+                let mut response =
+                    Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", problem).response();
+                insert(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{total}"));
+                return response;
+            }
+        }
+    };
+    let fresh = response.status() == StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    if !fresh {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
+    insert(headers, ETAG, etag);
+    response
+}
+
+fn content_type(set: &RenditionSet, view: &RenditionView) -> &'static str {
+    if set.audio.iter().any(|a| a.id == view.id) { "audio/mp4" } else { "video/mp4" }
+}
+
+/// RFC 9110 §12.5.3: gzip is listed (or `*`) and not forbidden by q=0.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut verdict = None;
+    for value in headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()) {
+        for item in value.split(',') {
+            let mut parts = item.split(';').map(str::trim);
+            let coding = parts.next().unwrap_or_default();
+            let allowed = !parts.any(|p| {
+                p.strip_prefix("q=").is_some_and(|q| q.starts_with('0') && q.bytes().all(|b| b == b'0' || b == b'.'))
+            });
+            if coding.eq_ignore_ascii_case("gzip") {
+                return allowed;
+            }
+            if coding == "*" {
+                verdict = Some(allowed);
+            }
+        }
+    }
+    verdict.unwrap_or(false)
+}
+
+/// If-None-Match by weak comparison (RFC 9110 §13.1.2).
+pub fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).any(|value| {
+        value.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    })
+}
+
+/// Our own header values are ASCII; one that were not would be left out rather than panic.
+pub fn insert(headers: &mut HeaderMap, name: hyper::header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn seen(app: &App, channel: &Channel, request: &Parts) {
+    if let Some(fingerprint) = app.fingerprint(request) {
+        channel.viewers.seen(fingerprint);
+    }
+}
+
+fn no_channel() -> Response<Body> {
+    missing("there is no such channel")
+}
+
+/// 404, cached for a moment only: what is missing now may be there soon (A50).
+fn missing(detail: &str) -> Response<Body> {
+    let mut response = Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
+    response
+}
+
+fn not_yet() -> Response<Body> {
+    let detail = "the channel is waiting for its publisher, or its first segments are on their way";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1)).response()
+}
+
+fn refused(why: &str) -> Response<Body> {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-directive", why).response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_as_clients_send_them() {
+        let d = |msn, part, skip| Ok(Directives { msn, part, skip });
+        for (query, expected) in [
+            (None, d(None, None, false)),
+            (Some(""), d(None, None, false)),
+            (Some("_HLS_msn=7"), d(Some(7), None, false)),
+            (Some("_HLS_part=0&_HLS_msn=7"), d(Some(7), Some(0), false)),
+            (Some("token=a%20b&_HLS_msn=7&_HLS_part=3&_HLS_skip=YES"), d(Some(7), Some(3), true)),
+            (Some("_HLS_skip=v2"), d(None, None, true)),
+            (Some("_HLS_skip=v9&_HLS_report=x"), d(None, None, false)),
+            (Some("_hls_msn=x"), d(None, None, false)),
+        ] {
+            assert_eq!(directives(query), expected, "{query:?}");
+        }
+        for bad in [
+            "_HLS_msn=",
+            "_HLS_msn",
+            "_HLS_msn=-1",
+            "_HLS_msn=+1",
+            "_HLS_msn=1.5",
+            "_HLS_msn=0x1",
+            "_HLS_msn=18446744073709551616",
+            "_HLS_msn=1&_HLS_msn=1",
+            "_HLS_part=1",
+            "_HLS_msn=1&_HLS_part=a",
+            "_HLS_msn=1&_HLS_part=1&_HLS_part=1",
+            "_HLS_skip=YES&_HLS_skip=YES",
+        ] {
+            assert!(directives(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn gzip_only_where_it_is_wanted() {
+        let ask = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            accepts_gzip(&headers)
+        };
+        for yes in ["gzip", "deflate, GZIP", "br;q=1, gzip;q=0.5", "*", "gzip;q=1.0", "identity, *;q=0.1"] {
+            assert!(ask(yes), "{yes}");
+        }
+        for no in ["", "br", "gzip;q=0", "gzip; q=0.000, *", "*;q=0", "gzipped"] {
+            assert!(!ask(no), "{no}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn etags_compare_weakly() {
+        let ask = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_static(value));
+            matches_etag(&headers, "\"a\"")
+        };
+        assert!(ask("\"a\"") && ask("W/\"a\"") && ask("\"b\", \"a\"") && ask("*"));
+        assert!(!ask("a") && !ask("\"b\"") && !ask(""));
+    }
+}

@@ -1,0 +1,129 @@
+//! Rendered playlists, shared: many viewers wait for the same snapshot, so it is rendered and compressed once.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use media::{ChannelName, RenditionId};
+use packager::{Report, Snapshot};
+
+/// Remembered playlists: one per rendition, and one more where delta updates are asked for. A few dozen KB each. Past
+/// this those of gone snapshots are forgotten, then all.
+const ENTRIES: usize = 2048;
+
+#[derive(Debug)]
+pub struct Rendered {
+    text: Bytes,
+    gzip: OnceLock<Bytes>,
+    hash: u64,
+}
+
+impl Rendered {
+    pub fn new(text: Bytes) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&text);
+        Self { hash: hasher.finish(), text, gzip: OnceLock::new() }
+    }
+
+    pub fn text(&self) -> Bytes {
+        self.text.clone()
+    }
+
+    /// Compressed by the first one who asks; the others of the same moment wait for it.
+    pub fn gzip(&self) -> Bytes {
+        self.gzip.get_or_init(|| gzip(&self.text)).clone()
+    }
+
+    /// Strong, from the content; another one for the compressed form, whose bytes differ (RFC 9110 §8.8.3.3).
+    pub fn etag(&self, gzip: bool) -> String {
+        format!("\"{:016x}{}\"", self.hash, if gzip { "-gz" } else { "" })
+    }
+}
+
+/// The newest rendering of each playlist.
+#[derive(Debug, Default)]
+pub struct Playlists {
+    slots: Mutex<HashMap<Key, Arc<Mutex<Option<Slot>>>>>,
+}
+
+type Key = (ChannelName, RenditionId, bool);
+
+#[derive(Debug)]
+struct Slot {
+    /// Weak: remembering a playlist must not keep its media alive. It keeps the address from being used again, so that
+    /// comparing addresses is safe.
+    snapshot: Weak<Snapshot>,
+    reports: Vec<Report>,
+    rendered: Arc<Rendered>,
+}
+
+impl Playlists {
+    pub fn render(
+        &self,
+        channel: &ChannelName,
+        snapshot: &Arc<Snapshot>,
+        skip: bool,
+        reports: Vec<Report>,
+    ) -> Arc<Rendered> {
+        let key = (channel.clone(), snapshot.id().clone(), skip);
+        let slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            if slots.len() >= ENTRIES && !slots.contains_key(&key) {
+                slots.retain(|_, slot| slot.try_lock().is_ok_and(|s| s.as_ref().is_some_and(Slot::is_current)));
+                if slots.len() >= ENTRIES {
+                    slots.clear();
+                }
+            }
+            slots.entry(key).or_default().clone()
+        };
+        // Held while rendering (well under a millisecond), so that the others of the same moment find it done.
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(s) = slot.as_ref()
+            && std::ptr::eq(s.snapshot.as_ptr(), Arc::as_ptr(snapshot))
+            && s.reports == reports
+        {
+            return s.rendered.clone();
+        }
+        let rendered = Arc::new(Rendered::new(snapshot.playlist(skip, &reports).into()));
+        *slot = Some(Slot { snapshot: Arc::downgrade(snapshot), reports, rendered: rendered.clone() });
+        rendered
+    }
+}
+
+impl Slot {
+    fn is_current(&self) -> bool {
+        self.snapshot.strong_count() > 0
+    }
+}
+
+/// Speed before size: the last percent would cost every viewer latency.
+pub fn gzip(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::new(4));
+    // Writing into memory cannot fail; an empty result would be caught by every test.
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn compressed_and_plain_have_their_own_tags() {
+        let r = Rendered::new(Bytes::from("#EXTM3U\n".repeat(500)));
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&r.gzip()[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(text.as_bytes(), &r.text()[..]);
+        assert!(r.gzip().len() < r.text().len() / 10);
+        assert_ne!(r.etag(true), r.etag(false));
+        assert_eq!(r.etag(false), Rendered::new(r.text()).etag(false));
+        assert_ne!(r.etag(false), Rendered::new(Bytes::from_static(b"#EXTM3U\n")).etag(false));
+    }
+}

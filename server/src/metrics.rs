@@ -1,0 +1,231 @@
+//! Everything that is counted, as Prometheus reads it. No label holds anything from outside but channel names.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::channel::{ChannelState, ChannelStatus};
+
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    held: Gauge,
+    sent: Counter,
+    connections: Gauge,
+    refused: Family<Reason, Counter>,
+    timeouts: Family<Reason, Counter>,
+    accept_errors: Counter,
+    panics: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    class: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabel {
+    channel: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RenditionLabel {
+    channel: String,
+    rendition: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    channel: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// A gauge that counts as long as this lives.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("fishladder");
+        let requests = Family::default();
+        let (held, connections) = (Gauge::default(), Gauge::default());
+        let (sent, accept_errors, panics) = (Counter::default(), Counter::default(), Counter::default());
+        let (refused, timeouts) = (Family::default(), Family::default());
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build", "The running version", build);
+        registry.register("http_requests", "Answered requests by class of resource and status", requests.clone());
+        registry.register("http_held_requests", "Requests that wait for a playlist or part", held.clone());
+        registry.register("http_sent_bytes", "Bytes of response bodies handed to connections", sent.clone());
+        registry.register("http_connections", "Open connections", connections.clone());
+        registry.register("http_refused_connections", "Connections closed because of a cap", refused.clone());
+        registry.register("http_timeouts", "Connections and requests ended by a deadline", timeouts.clone());
+        registry.register(
+            "http_accept_errors",
+            "Failed accepts, for example no free descriptor",
+            accept_errors.clone(),
+        );
+        registry.register("http_panics", "Connections ended by a defect of ours", panics.clone());
+        Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics }
+    }
+}
+
+impl Metrics {
+    pub fn request(&self, class: &'static str, status: u16) {
+        self.requests.get_or_create(&Request { class, status }).inc();
+    }
+    /// Counts a held request until the value is dropped.
+    pub fn hold(&self) -> Held {
+        self.held.inc();
+        Held(self.held.clone())
+    }
+    pub fn sent(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
+    }
+    pub fn connection(&self) -> Held {
+        self.connections.inc();
+        Held(self.connections.clone())
+    }
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+    pub fn timeout(&self, reason: &'static str) {
+        self.timeouts.get_or_create(&Reason { reason }).inc();
+    }
+    pub fn accept_error(&self) -> u64 {
+        self.accept_errors.inc()
+    }
+    pub fn panic(&self) {
+        self.panics.inc();
+    }
+
+    /// The exposition: own counters, then what the channels' status says now.
+    pub fn render(&self, channels: &[ChannelStatus]) -> String {
+        let mut out = String::with_capacity(4096 + channels.len() * 2048);
+        // Writing into a String cannot fail.
+        let _ = encode_registry(&mut out, &self.registry);
+        let _ = encode_registry(&mut out, &of_channels(channels));
+        let _ = encode_eof(&mut out);
+        out
+    }
+}
+
+/// The channels' figures are kept where they arise; a scrape copies them.
+fn of_channels(channels: &[ChannelStatus]) -> Registry {
+    let mut registry = Registry::with_prefix("fishladder_channel");
+    let states = Family::<StateLabel, Gauge>::default();
+    let viewers = Family::<ChannelLabel, Gauge>::default();
+    let counters: [(&str, &str, Family<ChannelLabel, Counter>); 7] = [
+        ("sessions", "Publishers' stays", Family::default()),
+        ("worker_restarts", "Restarts of the encoding worker", Family::default()),
+        ("packets", "Packets of the present session", Family::default()),
+        ("packets_lost", "Packets that never came, present session", Family::default()),
+        ("packets_repaired", "Packets repaired, present session", Family::default()),
+        ("units_refused", "NAL units refused by the bitstream gate, present session", Family::default()),
+        ("engine_dropped", "Input units dropped because the worker was behind, present session", Family::default()),
+    ];
+    let bitrate = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
+    let msn = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
+    let retained = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
+    for c in channels {
+        let label = ChannelLabel { channel: c.name.to_string() };
+        for (state, name) in [
+            (ChannelState::Waiting, "waiting"),
+            (ChannelState::Starting, "starting"),
+            (ChannelState::Live, "live"),
+            (ChannelState::Interrupted, "interrupted"),
+        ] {
+            let label = StateLabel { channel: c.name.to_string(), state: name };
+            states.get_or_create(&label).set(i64::from(c.state == state));
+        }
+        viewers.get_or_create(&label).set(i64::try_from(c.viewers).unwrap_or(i64::MAX));
+        let source = |f: fn(&crate::channel::SourceStatus) -> u64| c.source.as_ref().map_or(0, f);
+        let values = [
+            c.sessions,
+            u64::from(c.worker_restarts),
+            source(|s| s.packets),
+            source(|s| s.lost),
+            source(|s| s.repaired),
+            source(|s| s.refused),
+            source(|s| s.engine_dropped),
+        ];
+        for ((_, _, family), value) in counters.iter().zip(values) {
+            family.get_or_create(&label).inc_by(value);
+        }
+        for r in &c.renditions {
+            let label = RenditionLabel { channel: c.name.to_string(), rendition: r.id.to_string() };
+            bitrate.get_or_create(&label).set(r.track.bitrate);
+            msn.get_or_create(&label).set(r.msn);
+            retained.get_or_create(&label).set(r.retained_bytes);
+        }
+    }
+    registry.register("state", "1 for the state that the channel is in", states);
+    registry.register("viewers", "Distinct viewers lately", viewers);
+    for (name, help, family) in counters {
+        registry.register(name, help, family);
+    }
+    registry.register("rendition_bitrate", "Bits a second over the last seconds", bitrate);
+    registry.register("rendition_msn", "Media sequence number of the newest segment", msn);
+    registry.register("rendition_retained_bytes", "Media kept for viewers", retained);
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_exposition_holds_what_happened() {
+        let m = Metrics::default();
+        m.request("playlist", 200);
+        m.request("playlist", 200);
+        m.sent(5);
+        m.timeout("header");
+        let first = m.hold();
+        let second = m.hold();
+        drop(first);
+        let text = m.render(&[crate::http::tests::status("demo")]);
+        for line in [
+            "fishladder_http_requests_total{class=\"playlist\",status=\"200\"} 2",
+            "fishladder_http_sent_bytes_total 5",
+            "fishladder_http_held_requests 1",
+            "fishladder_http_timeouts_total{reason=\"header\"} 1",
+            "fishladder_channel_viewers{channel=\"demo\"} 3",
+            "fishladder_channel_state{channel=\"demo\",state=\"live\"} 1",
+            "fishladder_channel_state{channel=\"demo\",state=\"waiting\"} 0",
+            "fishladder_channel_packets_total{channel=\"demo\"} 1000",
+            "fishladder_channel_worker_restarts_total{channel=\"demo\"} 2",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        drop(second);
+    }
+}

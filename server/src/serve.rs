@@ -1,0 +1,172 @@
+//! `fishladder serve`: wires everything together and says in a few lines where it listens.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::demo::DemoOptions;
+use media::ChannelName;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::http::{App, listener};
+use crate::metrics::Metrics;
+use crate::shutdown::{self, Signals};
+use crate::supervisor::{ChannelRequest, SourceRequest, Supervisor};
+
+const DEMO: &str = "demo";
+
+pub fn run(mut config: Config, demo: bool) -> ExitCode {
+    start_logging(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&format!("cannot start the runtime: {e}")),
+    };
+    let result = runtime.block_on(async move {
+        let demo = if demo { Some(prepare_demo(&mut config)?) } else { None };
+        serve(Arc::new(config), demo).await
+    });
+    // Whatever still blocks a thread must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => failed(&why),
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    tracing::error!("{why}");
+    ExitCode::FAILURE
+}
+
+async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), String> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "fishladder starts");
+    let tls = config.http.tls.as_ref().map(listener::acceptor).transpose()?;
+    let socket = TcpListener::bind(config.http.listen)
+        .await
+        .map_err(|e| format!("cannot listen on http.listen = {}: {e}", config.http.listen))?;
+    let address = socket.local_addr().map_err(|e| e.to_string())?;
+    let mut signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
+    let supervisor = Supervisor::start(config.clone()).await.map_err(|e| format!("cannot start: {e}"))?;
+    let metrics = Arc::new(Metrics::default());
+    let app = Arc::new(App::new(supervisor.clone(), config.clone(), metrics.clone()));
+
+    let (close, closing) = watch::channel(false);
+    let handler = {
+        let app = app.clone();
+        move |request, peer| {
+            let app = app.clone();
+            async move { app.handle(request, peer).await }
+        }
+    };
+    let limits = listener::Limits::of(&config.http);
+    let secure = tls.is_some();
+    let served = tokio::spawn(listener::serve(socket, tls, limits, metrics.clone(), closing, handler));
+
+    let scheme = if secure { "https" } else { "http" };
+    let shown =
+        if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
+    tracing::info!(http = %address, whip_udp = %config.whip.udp_listen, tls = secure, "listening");
+    tracing::info!("status page: {scheme}://{shown}/");
+    if !config.http_is_local() && !secure {
+        tracing::warn!("tokens cross the network in clear text: set http.tls or put a TLS proxy in front");
+    }
+    let demo = demo.map(|options| {
+        tracing::info!("demo: {scheme}://{shown}/watch/{DEMO}");
+        tokio::spawn(publish_demo(options))
+    });
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "shutting down; a second signal exits at once");
+    let end = shutdown::run(signals, app, supervisor, metrics, close, served);
+    end.await;
+    if let Some(task) = demo {
+        task.abort();
+        // Cancelled by us, so the only result; waiting for it makes sure that the child is killed.
+        let _ = task.await;
+    }
+    tracing::info!("goodbye");
+    Ok(())
+}
+
+/// Adds the channel that the demo publisher sends to.
+fn prepare_demo(config: &mut Config) -> Result<DemoOptions, String> {
+    let ports = || -> std::io::Result<(u16, u16)> { Ok((free_port_pair()?, free_port_pair()?)) };
+    let (video_port, audio_port) = ports().map_err(|e| format!("no free UDP ports for the demo: {e}"))?;
+    let options = DemoOptions { video_port, audio_port };
+    let name: ChannelName = DEMO.parse().map_err(|e| format!("{e}"))?;
+    let request = ChannelRequest { source: SourceRequest::Rtp { sdp: engine::demo::sdp(&options) }, ladder: None };
+    if config.channels.insert(name, request).is_some() {
+        tracing::warn!("--demo replaces the configured channel `{DEMO}`");
+    }
+    Ok(options)
+}
+
+/// An even port P of the loopback address such that P and P+1 are free: RTP and its RTCP (RFC 3550 §11).
+fn free_port_pair() -> std::io::Result<u16> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+    for _ in 0..64 {
+        let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = probe.local_addr()?.port() & !1;
+        drop(probe);
+        let pair = (UdpSocket::bind((Ipv4Addr::LOCALHOST, port)), UdpSocket::bind((Ipv4Addr::LOCALHOST, port | 1)));
+        match pair {
+            (Ok(_), Ok(_)) => return Ok(port),
+            (Err(e), _) | (_, Err(e)) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// Keeps the demo publisher running; dropping this future kills it.
+async fn publish_demo(options: DemoOptions) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let started = tokio::time::Instant::now();
+        let program = match std::env::current_exe() {
+            Ok(program) => program,
+            Err(e) => return tracing::error!(error = %e, "the demo cannot start: own program not found"),
+        };
+        let child = tokio::process::Command::new(program)
+            .arg("demo-publisher")
+            .args(["--video-port", &options.video_port.to_string()])
+            .args(["--audio-port", &options.audio_port.to_string()])
+            // Held open for as long as this process lives; see `end_with_stdin`.
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        match child {
+            // Not `wait_with_output` or `wait` on a borrowed stdin: `wait` closes it, so it is taken out first.
+            Ok(mut child) => {
+                let _held = child.stdin.take();
+                match child.wait().await {
+                    Ok(status) => tracing::warn!(%status, "the demo publisher ended; starting it anew"),
+                    Err(e) => tracing::warn!(error = %e, "the demo publisher is lost; starting it anew"),
+                }
+            }
+            Err(e) => tracing::warn!(error = %e, "the demo publisher cannot start"),
+        }
+        if started.elapsed() > Duration::from_secs(30) {
+            pause = Duration::from_secs(1);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+fn start_logging(config: &Config) {
+    let filter = match std::env::var("RUST_LOG").ok().filter(|v| !v.is_empty()).map(EnvFilter::try_new) {
+        Some(Ok(filter)) => filter,
+        Some(Err(_)) | None => EnvFilter::new(&config.log.level),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log.json {
+        builder.json().init();
+    } else {
+        use std::io::IsTerminal;
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
