@@ -117,7 +117,7 @@ impl Rendition {
         }
         let timescale = unit.config.timescale();
         let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
-        self.place_held((!starts_anew).then_some(unit.dts));
+        self.place_held((!starts_anew).then(|| self.next_boundary(&unit)));
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
             if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
@@ -199,6 +199,13 @@ impl Rendition {
         snapshot
     }
 
+    /// Where the held unit must end at the latest: at the next unit, or at a cut that lies in the hole before it.
+    fn next_boundary(&self, unit: &AccessUnit) -> MediaTime {
+        let held = self.held.as_ref().map_or(unit.pts, |held| held.pts);
+        let cut = self.cuts.iter().find(|cut| cut.at > held).map(|cut| cut.at - (unit.pts - unit.dts));
+        cut.map_or(unit.dts, |cut| cut.min(unit.dts))
+    }
+
     /// Gives the held unit its duration: up to the next unit, but not longer than a part may last.
     fn place_held(&mut self, next: Option<MediaTime>) {
         let Some(held) = self.held.take() else { return };
@@ -206,7 +213,15 @@ impl Rendition {
         let start = *self.cursor.get_or_insert_with(|| held.dts.ticks(timescale));
         let longest = self.rule.target.ticks(timescale).max(1);
         let usual = self.samples.last().map_or(i64::from(timescale) / 30, |s| i64::from(s.duration));
-        let duration = next.map_or(usual, |next| next.ticks(timescale) - start);
+        let room = longest - self.samples_ticks;
+        // The last frame of a session lasts as long as the one before it, or as the open part has room for.
+        let last = if room > 0 { usual.min(room) } else { usual };
+        let mut duration = next.map_or(last, |next| next.ticks(timescale) - start);
+        // After a stall the open part ends with this frame at its usual length, and a gap follows: stretched, it would no
+        // longer fit, and the part before it would be too short.
+        if duration > usual * 2 && duration > room {
+            duration = usual;
+        }
         self.place(&held, duration.clamp(1, longest));
     }
 
@@ -296,7 +311,7 @@ impl Rendition {
             TrackKind::Audio => unit.pts.ticks(timescale),
         };
         if !cut.discontinuity && unit.kind() == TrackKind::Video {
-            self.fill_gap(first, timescale);
+            self.fill_gap(first.min((cut.at - (unit.pts - unit.dts)).ticks(timescale)), timescale);
         }
         self.close_segment();
         if cut.discontinuity {

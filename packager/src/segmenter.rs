@@ -81,13 +81,15 @@ impl Segmenter {
             self.cut_without_key = false;
             return Some(self.cut(pts, discontinuity));
         };
-        let step = self.previous.map_or(MediaDuration::ZERO, |p| pts - p);
         let elapsed = pts - start;
-        if elapsed > self.timing.longest_segment() && step > self.timing.target() {
-            // The leading track stalled: the missing time becomes segments of the usual length.
-            return Some(self.cut(start + self.timing.settings.segment_target, false));
+        if elapsed > self.timing.longest_segment() {
+            // The leading track stalled: the boundary lies in the hole, and what is missing beyond it becomes segments of
+            // the usual length.
+            let target = start + self.timing.settings.segment_target;
+            let in_hole = self.previous.is_none_or(|previous| previous < target);
+            return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
         }
-        self.previous = Some(pts);
+        let step = self.previous.replace(pts).map_or(MediaDuration::ZERO, |p| pts - p);
         if key {
             if let Some(last) = self.last_key.filter(|last| *last < pts) {
                 self.gop = Some(pts - last);

@@ -320,5 +320,5 @@ impl Snapshot {
 /// Bits a second.
 fn rate(bytes: u64, duration: MediaDuration) -> u64 {
     let micros = u64::try_from(duration.micros()).unwrap_or(0);
-    if micros == 0 { 0 } else { bytes.saturating_mul(8_000_000) / micros }
+    bytes.saturating_mul(8_000_000).checked_div(micros).unwrap_or(0)
 }

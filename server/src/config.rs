@@ -133,8 +133,9 @@ pub struct Log {
 }
 
 impl Ladder {
+    /// The built-in ladder of that name: nothing encoded but audio that players could not play.
     pub fn passthrough() -> Self {
-        Self { passthrough: true, rungs: vec![], audio_bitrate: 128_000 }
+        Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000 }
     }
 }
 

@@ -13,7 +13,7 @@ use packager::Snapshot;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use self::task::{Command, Reply, Source, TaskOptions, run};
+pub use self::task::{Command, Source, TaskOptions, run};
 pub use self::viewers::Viewers;
 
 /// The viewers' side of a channel. Handlers clone what they need out of it and never hold a lock across an await.

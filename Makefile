@@ -1,0 +1,43 @@
+# Fishladder's commands. `make run` and `make test` install what is missing; the rest expects it to be there.
+.PHONY: run test bench check fmt web build soak clean help
+
+help:
+	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
+	@echo "make test   install what is missing, run every test"
+	@echo "make bench  run the benchmarks, write docs/bench/latest.md"
+	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
+
+run:
+	@scripts/setup.sh run
+	@$(MAKE) --no-print-directory build
+	@exec target/release/fishladder serve --demo $(ARGS)
+
+test:
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+bench:
+	@scripts/setup.sh bench
+	@scripts/bench.sh
+
+# One profile for running, testing and benchmarking: dependencies are built once.
+build: web
+	cargo build --release --locked
+
+web: web/dist/index.html
+
+web/dist/index.html: $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print 2>/dev/null)
+	cd web && npm ci --no-audit --no-fund --silent && npm run build --silent
+	@touch $@
+
+check:
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --locked -- -D warnings
+	cargo test --release --workspace --exclude e2e --locked
+
+fmt:
+	cargo fmt --all
+
+clean:
+	cargo clean
+	rm -rf web/dist web/node_modules tests/browser/node_modules .venv

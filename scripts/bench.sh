@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs the benchmarks and writes their figures with the machine's description to docs/bench/latest.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=docs/bench/latest.md
+raw=$(mktemp)
+trap 'rm -f "$raw"' EXIT
+cargo bench --workspace --exclude e2e --locked 2>/dev/null | tee "$raw"
+{
+  echo "# Benchmarks"
+  echo "Command: \`make bench\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2)."
+  echo
+  echo "| benchmark | time | throughput |"
+  echo "|---|---|---|"
+  # Criterion prints the name, then time and throughput as [low middle high].
+  awk '
+    /^[^ ].*time:/ { sub(/ *time:.*/, "", $0) }
+    { line = $0 }
+    /^[A-Za-z].*\// && !/time:/ { name = $0; sub(/ +$/, "", name) }
+    /time:/ { split(line, parts, /[][]/); split(parts[2], t, " "); time = t[3] " " t[4] }
+    /thrpt:/ && !/change/ { split(line, parts, /[][]/); split(parts[2], t, " "); print "| " name " | " time " | " t[3] " " t[4] " |" }
+  ' "$raw"
+} >"$out"
+echo "written to $out"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Every test, cheapest first; stops at the first failure. FISHLADDER_STRICT=1 turns skips into failures.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() {
+  local start=$SECONDS name=$1
+  shift
+  echo "== $name"
+  "$@" || { echo "== $name FAILED after $((SECONDS - start)) s" >&2; exit 1; }
+  echo "== $name: $((SECONDS - start)) s"
+}
+
+pages() { (cd web && npm ci --no-audit --no-fund --silent && npm run check --silent && npm test --silent && npm run build --silent); }
+
+step "formatting" cargo fmt --all --check
+step "licences, bans and sources of dependencies" cargo deny --log-level error check licenses bans sources
+step "pages" pages
+step "build" cargo build --release --locked
+step "clippy" cargo clippy --release --workspace --all-targets --locked -- -D warnings
+step "unit and property tests" cargo test --release --workspace --exclude e2e --locked
+step "end to end" cargo test --release -p e2e --locked -- --test-threads=1
