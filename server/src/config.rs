@@ -651,7 +651,10 @@ fn log_level(v: &Value) -> Result<String, String> {
     }
     match tracing_subscriber::EnvFilter::try_new(&level) {
         Ok(_) if level.contains('=') => Ok(level),
-        _ => Err("must be error, warn, info, debug, trace, off, or a filter such as \"info,server=debug\"".to_owned()),
+        _ => {
+            Err("must be error, warn, info, debug, trace, off, or a filter such as \"info,fishladder=debug\""
+                .to_owned())
+        }
     }
 }
 

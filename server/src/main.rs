@@ -7,7 +7,6 @@ mod http;
 mod metrics;
 mod serve;
 mod shutdown;
-#[allow(unused_variables, dead_code)]
 mod supervisor;
 
 use std::path::PathBuf;

@@ -62,14 +62,15 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
             async move { app.handle(request, peer).await }
         }
     };
-    let limits = listener::Limits::of(&config.http);
+    let mut limits = listener::Limits::of(&config.http);
+    limits.connections = connections_for(limits.connections);
     let secure = tls.is_some();
     let served = tokio::spawn(listener::serve(socket, tls, limits, metrics.clone(), closing, handler));
 
     let scheme = if secure { "https" } else { "http" };
     let shown =
         if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() };
-    tracing::info!(http = %address, whip_udp = %config.whip.udp_listen, tls = secure, "listening");
+    tracing::info!(http = %address, whip_udp = %supervisor.whip_address(), tls = secure, "listening");
     tracing::info!("status page: {scheme}://{shown}/");
     if !config.http_is_local() && !secure {
         tracing::warn!("tokens cross the network in clear text: set http.tls or put a TLS proxy in front");
@@ -92,10 +93,36 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     Ok(())
 }
 
+/// Descriptors kept for ingest, workers and files, so that viewers cannot starve publishers.
+const RESERVED_FILES: u64 = 512;
+
+/// Raises the soft limit of open files as far as `wanted` connections need it; how many connections there is room for.
+fn connections_for(wanted: usize) -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let needed = (wanted as u64).saturating_add(RESERVED_FILES);
+    let mut limit = soft;
+    if soft < needed && setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard).is_ok() {
+        limit = needed.min(hard);
+    }
+    let room = usize::try_from(limit.saturating_sub(RESERVED_FILES).max(limit / 2)).unwrap_or(usize::MAX);
+    if room < wanted {
+        tracing::warn!(
+            limit,
+            connections = room,
+            "the limit of open files allows fewer connections than http.max_connections"
+        );
+    }
+    room.min(wanted)
+}
+
 /// Adds the channel that the demo publisher sends to.
 fn prepare_demo(config: &mut Config) -> Result<DemoOptions, String> {
-    let ports = || -> std::io::Result<(u16, u16)> { Ok((free_port_pair()?, free_port_pair()?)) };
-    let (video_port, audio_port) = ports().map_err(|e| format!("no free UDP ports for the demo: {e}"))?;
+    let problem = |e| format!("no free UDP ports for the demo: {e}");
+    // The first pair stays bound while the second is looked for, so that they differ.
+    let (video_port, held) = free_port_pair().map_err(problem)?;
+    let (audio_port, _) = free_port_pair().map_err(problem)?;
+    drop(held);
     let options = DemoOptions { video_port, audio_port };
     let name: ChannelName = DEMO.parse().map_err(|e| format!("{e}"))?;
     let request = ChannelRequest { source: SourceRequest::Rtp { sdp: engine::demo::sdp(&options) }, ladder: None };
@@ -106,7 +133,7 @@ fn prepare_demo(config: &mut Config) -> Result<DemoOptions, String> {
 }
 
 /// An even port P of the loopback address such that P and P+1 are free: RTP and its RTCP (RFC 3550 §11).
-fn free_port_pair() -> std::io::Result<u16> {
+fn free_port_pair() -> std::io::Result<(u16, (UdpSocket, UdpSocket))> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrInUse);
     for _ in 0..64 {
         let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -114,7 +141,7 @@ fn free_port_pair() -> std::io::Result<u16> {
         drop(probe);
         let pair = (UdpSocket::bind((Ipv4Addr::LOCALHOST, port)), UdpSocket::bind((Ipv4Addr::LOCALHOST, port | 1)));
         match pair {
-            (Ok(_), Ok(_)) => return Ok(port),
+            (Ok(rtp), Ok(rtcp)) => return Ok((port, (rtp, rtcp))),
             (Err(e), _) | (_, Err(e)) => last = e,
         }
     }
@@ -134,6 +161,8 @@ async fn publish_demo(options: DemoOptions) {
             .arg("demo-publisher")
             .args(["--video-port", &options.video_port.to_string()])
             .args(["--audio-port", &options.audio_port.to_string()])
+            .env_remove("FISHLADDER_PUBLISH_TOKEN")
+            .env_remove("FISHLADDER_ADMIN_TOKEN")
             // Held open for as long as this process lives; see `end_with_stdin`.
             .stdin(Stdio::piped())
             .kill_on_drop(true)

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
@@ -22,6 +22,9 @@ use crate::config::{Config, Secret};
 
 /// Wrong tokens from one address within a minute before it has to wait.
 const ATTEMPTS: u32 = 20;
+/// WHIP POSTs from one address within a minute: each costs an ICE agent, a DTLS handshake and, if it goes on, an encoder.
+/// Publishers that reconnect need a few. Loopback, where gateways and tests live, is exempt.
+const PUBLISHES: u32 = 60;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Addresses remembered; the oldest is forgotten when there are more. About 300 KB.
 const ADDRESSES: usize = 4096;
@@ -31,8 +34,13 @@ pub struct Gate {
     publish: Option<Secret>,
     admin: Option<Secret>,
     local: bool,
-    failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+    failures: Tally,
+    publishes: Tally,
 }
+
+/// How often each address did something in its present minute.
+#[derive(Debug, Default)]
+struct Tally(Mutex<HashMap<IpAddr, (Instant, u32)>>);
 
 /// Why a request may not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +56,8 @@ impl Gate {
             publish: config.auth.publish_token.clone(),
             admin: config.auth.admin_token.clone(),
             local: config.http_is_local(),
-            failures: Mutex::default(),
+            failures: Tally::default(),
+            publishes: Tally::default(),
         }
     }
 
@@ -64,10 +73,17 @@ impl Gate {
     ) -> Result<(), Denied> {
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         match route.area() {
-            Area::Whip if !reads => match &self.publish {
-                Some(token) => self.bearer(token, headers, peer, now),
-                None => Ok(()),
-            },
+            Area::Whip if !reads => {
+                if let Some(token) = &self.publish {
+                    self.bearer(token, headers, peer, now)?;
+                }
+                if *method == Method::POST && !peer.to_canonical().is_loopback() {
+                    let peer = bucket(peer);
+                    self.publishes.spent(peer, PUBLISHES, now).map_err(Denied::TooMany)?;
+                    self.publishes.count(peer, now);
+                }
+                Ok(())
+            }
             Area::Api => match &self.admin {
                 Some(token) if !reads || !self.local => self.bearer(token, headers, peer, now),
                 Some(_) => Ok(()),
@@ -97,29 +113,47 @@ impl Gate {
             // Not a guess: costs no attempt.
             Err(why) => return Err(Denied::Token(why)),
         };
-        // The lock is held for a look-up only; a poisoned map is still a map.
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let spent = failures.get(&peer).filter(|(since, _)| now.duration_since(*since) < MINUTE).copied();
-        if let Some((since, n)) = spent
-            && n >= ATTEMPTS
-        {
-            // Also for the right token, else guessing could go on.
-            return Err(Denied::TooMany((since + MINUTE).duration_since(now)));
-        }
+        // Also for the right token, else guessing could go on.
+        self.failures.spent(peer, ATTEMPTS, now).map_err(Denied::TooMany)?;
         if same(given.as_bytes(), token.0.as_bytes()) {
             return Ok(());
         }
-        if failures.len() >= ADDRESSES && !failures.contains_key(&peer) {
-            failures.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
-            if failures.len() >= ADDRESSES
-                && let Some(oldest) = failures.iter().min_by_key(|(_, (since, _))| *since).map(|(ip, _)| *ip)
+        self.failures.count(peer, now);
+        Err(Denied::Token("the token is wrong"))
+    }
+}
+
+impl Tally {
+    /// Err: how long until the address may try again.
+    fn spent(&self, peer: IpAddr, limit: u32, now: Instant) -> Result<(), Duration> {
+        match self.lock().get(&peer) {
+            Some((since, n)) if *n >= limit && now.duration_since(*since) < MINUTE => {
+                Err((*since + MINUTE).duration_since(now))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&self, peer: IpAddr, now: Instant) {
+        let mut map = self.lock();
+        if map.len() >= ADDRESSES && !map.contains_key(&peer) {
+            map.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
+            if map.len() >= ADDRESSES
+                && let Some(oldest) = map.iter().min_by_key(|(_, (since, _))| *since).map(|(ip, _)| *ip)
             {
-                failures.remove(&oldest);
+                map.remove(&oldest);
             }
         }
-        let (since, n) = spent.unwrap_or((now, 0));
-        failures.insert(peer, (since, n + 1));
-        Err(Denied::Token("the token is wrong"))
+        let entry = map.entry(peer).or_insert((now, 0));
+        if now.duration_since(entry.0) >= MINUTE {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+    }
+
+    /// Held for a look-up only; a poisoned map is still a map.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, (Instant, u32)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,7 +169,7 @@ impl Denied {
             Self::TooMany(wait) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-attempts",
-                "too many wrong tokens from this address",
+                "too many attempts from this address within a minute",
             )
             .retry(*wait + Duration::from_secs(1))
             .response(),
@@ -214,7 +248,13 @@ mod tests {
 
     fn gate(publish: bool, admin: bool, local: bool) -> Gate {
         let secret = |on: bool, t: &str| on.then(|| Secret(t.to_owned()));
-        Gate { publish: secret(publish, "publish"), admin: secret(admin, "admin"), local, failures: Mutex::default() }
+        Gate {
+            publish: secret(publish, "publish"),
+            admin: secret(admin, "admin"),
+            local,
+            failures: Tally::default(),
+            publishes: Tally::default(),
+        }
     }
 
     fn ask(gate: &Gate, method: Method, path: &str, headers: &[(&'static str, &str)]) -> Result<(), u16> {
@@ -279,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn publishing_is_rate_limited_by_address() {
+        let g = gate(false, false, true);
+        for _ in 0..PUBLISHES {
+            assert_eq!(ask(&g, Method::POST, "/whip/a", &[]), Ok(()));
+        }
+        assert_eq!(ask(&g, Method::POST, "/whip/a", &[]), Err(429));
+        assert_eq!(ask(&g, Method::DELETE, "/whip/a/b", &[]), Ok(()));
+        let (route, uri, headers) = (Route::parse("/whip/a"), Uri::from_static("/whip/a"), HeaderMap::new());
+        for other in ["192.0.2.2", "127.0.0.1", "::ffff:127.0.0.1"] {
+            let from = other.parse().unwrap();
+            assert_eq!(g.check(&route, &Method::POST, &uri, &headers, from, Instant::now()), Ok(()), "{other}");
+        }
+    }
+
+    #[test]
     fn the_memory_of_failures_is_bounded() {
         let g = gate(true, false, true);
         let mut map = HeaderMap::new();
@@ -288,7 +343,7 @@ mod tests {
             let ip = IpAddr::from(u32::try_from(i).unwrap().to_be_bytes());
             assert!(g.bearer(&Secret("publish".to_owned()), &map, ip, now).is_err());
         }
-        assert_eq!(g.failures.lock().unwrap().len(), ADDRESSES);
+        assert_eq!(g.failures.lock().len(), ADDRESSES);
     }
 
     #[test]

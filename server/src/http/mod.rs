@@ -18,6 +18,8 @@ mod route;
 mod whip;
 
 #[cfg(test)]
+mod hls_tests;
+#[cfg(test)]
 pub mod tests;
 #[cfg(test)]
 mod wire_tests;

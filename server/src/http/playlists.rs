@@ -11,9 +11,11 @@ use flate2::write::GzEncoder;
 use media::{ChannelName, RenditionId};
 use packager::{Report, Snapshot};
 
-/// Remembered playlists: one per rendition, and one more where delta updates are asked for. A few dozen KB each. Past
-/// this those of gone snapshots are forgotten, then all.
-const ENTRIES: usize = 2048;
+/// Remembered playlists: one per rendition, and one more where delta updates are asked for. A few dozen KB each. Those of
+/// gone snapshots are forgotten whenever the number has doubled; past this, far above what one server can encode, all are.
+const ENTRIES: usize = 16_384;
+/// Below this nobody looks for gone ones.
+const FEW: usize = 256;
 
 #[derive(Debug)]
 pub struct Rendered {
@@ -47,7 +49,14 @@ impl Rendered {
 /// The newest rendering of each playlist.
 #[derive(Debug, Default)]
 pub struct Playlists {
-    slots: Mutex<HashMap<Key, Arc<Mutex<Option<Slot>>>>>,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    map: HashMap<Key, Arc<Mutex<Option<Slot>>>>,
+    /// How many there were after the last tidying.
+    tidied: usize,
 }
 
 type Key = (ChannelName, RenditionId, bool);
@@ -72,13 +81,10 @@ impl Playlists {
         let key = (channel.clone(), snapshot.id().clone(), skip);
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            if slots.len() >= ENTRIES && !slots.contains_key(&key) {
-                slots.retain(|_, slot| slot.try_lock().is_ok_and(|s| s.as_ref().is_some_and(Slot::is_current)));
-                if slots.len() >= ENTRIES {
-                    slots.clear();
-                }
+            if !slots.map.contains_key(&key) {
+                slots.tidy();
             }
-            slots.entry(key).or_default().clone()
+            slots.map.entry(key).or_default().clone()
         };
         // Held while rendering (well under a millisecond), so that the others of the same moment find it done.
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +97,27 @@ impl Playlists {
         let rendered = Arc::new(Rendered::new(snapshot.playlist(skip, &reports).into()));
         *slot = Some(Slot { snapshot: Arc::downgrade(snapshot), reports, rendered: rendered.clone() });
         rendered
+    }
+}
+
+#[cfg(test)]
+impl Playlists {
+    pub fn remembered(&self) -> usize {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).map.len()
+    }
+}
+
+impl Slots {
+    fn tidy(&mut self) {
+        if self.map.len() < FEW.max(self.tidied * 2) {
+            return;
+        }
+        // One that is being rendered is in use.
+        self.map.retain(|_, slot| slot.try_lock().map_or(true, |s| s.as_ref().is_some_and(Slot::is_current)));
+        if self.map.len() >= ENTRIES {
+            self.map.clear();
+        }
+        self.tidied = self.map.len();
     }
 }
 

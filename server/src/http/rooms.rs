@@ -69,6 +69,13 @@ impl Rooms {
             Self::Fixed(f) => f.whip_patch(name, session, if_match, fragment),
         }
     }
+    pub fn whip_session_exists(&self, name: &ChannelName, session: &str) -> bool {
+        match self {
+            Self::Supervisor(s) => s.whip_session_exists(name, session),
+            #[cfg(test)]
+            Self::Fixed(_) => session == "5e55",
+        }
+    }
     pub async fn whip_delete(&self, name: &ChannelName, session: &str) -> Result<(), Refusal> {
         match self {
             Self::Supervisor(s) => s.whip_delete(name, session).await,

@@ -315,6 +315,35 @@ async fn whip_publishes_trickles_and_ends() {
     assert_eq!(rig.get("/healthz").await.status(), 200);
 }
 
+/// Ends never.
+struct Stalled;
+
+impl HttpBody for Stalled {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_arrive_is_408() {
+    let (rig, _keep) = demo();
+    for (method, path) in [("POST", "/whip/x"), ("PATCH", "/whip/x/5e55"), ("PUT", "/api/v1/channels/x")] {
+        let start = Instant::now();
+        let content_type = if method == "PATCH" { "application/trickle-ice-sdpfrag" } else { "application/sdp" };
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        let request = request.header("content-type", content_type).body(Stalled).unwrap();
+        let r = rig.app.handle(request, SocketAddr::from(([127, 0, 0, 1], 1))).await;
+        assert_eq!((r.status().as_u16(), start.elapsed().as_secs()), (408, 20), "{method}");
+        assert_eq!(json(&r)["type"], "/problems/body-timeout");
+    }
+    assert!(rig.asked().is_empty());
+}
+
 #[tokio::test]
 async fn the_api_lists_puts_and_deletes() {
     let (rig, _keep) = demo();

@@ -44,6 +44,9 @@ pub async fn session<B: HttpBody<Error: Into<BoxError>>>(
             app.rooms.whip_delete(&name, session).await.map(|()| empty(StatusCode::OK)).map_err(Problem::from)
         }
         Method::OPTIONS => Ok(options()),
+        _ if !app.rooms.whip_session_exists(&name, session) => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "unknown-session", "there is no such WHIP session"))
+        }
         _ => Ok(empty(StatusCode::NO_CONTENT)),
     };
     result.unwrap_or_else(|p| p.response())
