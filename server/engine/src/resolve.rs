@@ -1,133 +1,212 @@
-//! The operator's ladder, resolved against one source: never upscaled, aspect ratio kept, no more frames than come in.
-//!
-//! Pure: numbers in, rungs out.
+//! From the operator's ladder to the ladder for one source: never upscaled, aspect ratio kept. Pure.
 
-use media::H264Config;
+use media::{H264Config, RenditionId, TrackConfig};
 
-use crate::VideoRung;
+use crate::spec::{AudioRung, LadderSpec, VideoRung};
 
-/// A rung as the operator asks for it.
+/// One rung as the operator asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RungRequest {
-    /// Pixels; the width follows the source's aspect ratio.
+    /// Height in pixels; the width follows the source's aspect ratio.
     pub height: u32,
     /// Bits a second.
     pub bitrate: u32,
     /// Upper bound in frames a second.
     pub max_frame_rate: Option<u32>,
-    /// x264 speed preset.
     pub preset: String,
 }
 
-/// The smallest picture worth encoding; narrower ones come from extreme aspect ratios.
+/// Encoders and players want at least a macroblock each way.
 const MIN_SIDE: u32 = 16;
+/// Rates of AAC-LC that every player takes; what comes in (Opus) is always 48 kHz.
+const AUDIO_SAMPLE_RATE: u32 = 48_000;
 
-/// The rungs to encode for this source, highest first.
-///
-/// Rungs above the source are left out, and those of its own height too where the source is passed through. If nothing is left
-/// and nothing is passed through, the lowest rung is made at the source's size, so that there is something to watch.
-/// `source_rate` is (frames, seconds) where the source is steady; a rung above its bound gets an even share of the frames.
-pub fn resolve_video(
-    source: &H264Config,
-    source_rate: Option<(u32, u32)>,
-    requests: &[RungRequest],
+/// The ladder for a source. With `passthrough` the publisher's own video is the top rendition, so rungs as high as the
+/// source fall away too; without it at least one video rung is left, at the source's size if all asked for more.
+/// Audio that is AAC already needs no rung.
+pub fn resolve(
+    video: Option<&H264Config>,
+    audio: Option<&TrackConfig>,
+    rungs: &[RungRequest],
     passthrough: bool,
-) -> Vec<VideoRung> {
-    let fits =
-        |request: &&RungRequest| request.height < source.height || (request.height == source.height && !passthrough);
-    let mut rungs: Vec<VideoRung> =
-        requests.iter().filter(fits).filter_map(|r| rung(source, source_rate, r, r.height)).collect();
-    if rungs.is_empty()
-        && !passthrough
-        && let Some(lowest) = requests.iter().min_by_key(|r| r.height)
-    {
-        rungs.extend(rung(source, source_rate, lowest, source.height & !1));
-    }
-    rungs.sort_by_key(|r| std::cmp::Reverse((r.height, r.bitrate)));
-    rungs.dedup_by(|a, b| a.id == b.id);
-    rungs
+    audio_bitrate: u32,
+) -> LadderSpec {
+    let video = video.map_or_else(Vec::new, |source| resolve_video(source, rungs, passthrough));
+    let audio = match audio {
+        Some(TrackConfig::Opus(opus)) => RenditionId::try_from("aac".to_owned()).ok().map(|id| AudioRung {
+            id,
+            bitrate: audio_bitrate,
+            sample_rate: AUDIO_SAMPLE_RATE,
+            channels: opus.channels.clamp(1, 2),
+        }),
+        Some(TrackConfig::Aac(_) | TrackConfig::H264(_)) | None => None,
+    };
+    LadderSpec { video, audio }
 }
 
-fn rung(source: &H264Config, rate: Option<(u32, u32)>, request: &RungRequest, height: u32) -> Option<VideoRung> {
-    let (num, den) = (u64::from(source.sar.0.max(1)), u64::from(source.sar.1.max(1)));
-    let display_width = u64::from(source.width) * num / den;
-    // To the nearest even number: 4:2:0 has one chroma sample for two pixels.
-    let width =
-        (display_width * u64::from(height) + u64::from(source.height)) / (2 * u64::from(source.height.max(1))) * 2;
-    let width = u32::try_from(width).ok()?;
-    if width < MIN_SIDE || height < MIN_SIDE || width > 8192 {
-        return None;
+fn resolve_video(source: &H264Config, rungs: &[RungRequest], passthrough: bool) -> Vec<VideoRung> {
+    let (full_width, full_height) = square_pixel_size(source);
+    let mut wanted: Vec<&RungRequest> = rungs.iter().collect();
+    // Highest first; of two rungs of one height the one with more bits stays, since the height is the rendition's name.
+    wanted.sort_by_key(|r| std::cmp::Reverse((r.height, r.bitrate)));
+    wanted.dedup_by_key(|r| even(r.height));
+    let mut kept: Vec<VideoRung> = wanted
+        .iter()
+        .filter(|r| if passthrough { r.height < full_height } else { r.height <= full_height })
+        .filter_map(|r| rung(source, r, full_width, full_height, r.height))
+        .collect();
+    if kept.is_empty()
+        && !passthrough
+        && let Some(smallest) = wanted.last()
+    {
+        kept.extend(rung(source, smallest, full_width, full_height, full_height));
     }
+    kept
+}
+
+/// The largest square-pixel picture that needs no upscaling: the side that the sample aspect ratio would stretch keeps
+/// its length and the other one shrinks.
+fn square_pixel_size(source: &H264Config) -> (u32, u32) {
+    let (n, d) = match source.sar {
+        (0, _) | (_, 0) => (1, 1),
+        sar => sar,
+    };
+    if n > d { (source.width, scaled(source.height, d, n)) } else { (scaled(source.width, n, d), source.height) }
+}
+
+fn rung(source: &H264Config, request: &RungRequest, full_w: u32, full_h: u32, height: u32) -> Option<VideoRung> {
+    let height = even(height).max(MIN_SIDE);
+    let width = if height >= even(full_h) { even(full_w) } else { even_nearest(full_w, height, full_h) };
+    let width = width.min(even(full_w)).max(MIN_SIDE);
     Some(VideoRung {
-        id: format!("v{height}").parse().ok()?,
+        id: RenditionId::try_from(format!("v{height}")).ok()?,
         width,
         height,
-        frame_rate: rate.and_then(|rate| divided(rate, request.max_frame_rate?)),
+        frame_rate: request.max_frame_rate.filter(|max| *max > 0).and_then(|max| match source.frame_rate {
+            Some((n, d)) if d > 0 && u64::from(n) <= u64::from(max) * u64::from(d) => None,
+            _ => Some((max, 1)),
+        }),
         bitrate: request.bitrate,
         preset: request.preset.clone(),
     })
 }
 
-/// The largest whole share of the source's frames within the bound; None where all of them fit.
-fn divided((frames, seconds): (u32, u32), bound: u32) -> Option<(u32, u32)> {
-    let limit = u64::from(bound.max(1)) * u64::from(seconds);
-    let divisor = u64::from(frames).div_ceil(limit);
-    let seconds = u64::from(seconds) * divisor;
-    (divisor > 1).then_some((frames, u32::try_from(seconds).ok()?))
+fn even(v: u32) -> u32 {
+    v & !1
+}
+
+/// `value * n / d`, saturating; `d` > 0.
+fn scaled(value: u32, n: u32, d: u32) -> u32 {
+    u32::try_from(u64::from(value) * u64::from(n) / u64::from(d.max(1))).unwrap_or(u32::MAX)
+}
+
+/// The even number nearest to `full_w * h / full_h`.
+fn even_nearest(full_w: u32, h: u32, full_h: u32) -> u32 {
+    let full_h = u64::from(full_h.max(1));
+    let twice = u64::from(full_w) * u64::from(h) + full_h;
+    u32::try_from(twice / (2 * full_h) * 2).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
+    use media::{AacConfig, OpusConfig};
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn source(width: u32, height: u32, sar: (u32, u32)) -> H264Config {
-        H264Config { sps: Bytes::new(), pps: vec![], width, height, sar, reorder_depth: 0, frame_rate: None }
+    fn source(width: u32, height: u32, sar: (u32, u32), frame_rate: Option<(u32, u32)>) -> H264Config {
+        H264Config { sps: Bytes::new(), pps: vec![], width, height, sar, reorder_depth: 0, frame_rate }
     }
 
-    fn ask(heights: &[u32], max_frame_rate: Option<u32>) -> Vec<RungRequest> {
-        heights
-            .iter()
-            .map(|&height| RungRequest { height, bitrate: height * 2000, max_frame_rate, preset: "veryfast".into() })
-            .collect()
+    fn request(height: u32) -> RungRequest {
+        RungRequest { height, bitrate: height * 3000, max_frame_rate: None, preset: "veryfast".into() }
     }
 
-    fn sizes(rungs: &[VideoRung]) -> Vec<(u32, u32)> {
-        rungs.iter().map(|r| (r.width, r.height)).collect()
+    fn sizes(spec: &LadderSpec) -> Vec<(String, u32, u32)> {
+        spec.video.iter().map(|r| (r.id.to_string(), r.width, r.height)).collect()
     }
 
     #[test]
-    fn rungs_keep_the_aspect_ratio_and_are_never_above_the_source() {
-        let hd = source(1280, 720, (1, 1));
-        let all = ask(&[1080, 720, 480, 360], None);
-        assert_eq!(sizes(&resolve_video(&hd, None, &all, true)), [(854, 480), (640, 360)]);
-        assert_eq!(sizes(&resolve_video(&hd, None, &all, false)), [(1280, 720), (854, 480), (640, 360)]);
-        let portrait = source(720, 1280, (1, 1));
-        assert_eq!(sizes(&resolve_video(&portrait, None, &ask(&[480], None), true)), [(270, 480)]);
-        let anamorphic = source(720, 576, (64, 45));
-        assert_eq!(sizes(&resolve_video(&anamorphic, None, &ask(&[360], None), true)), [(640, 360)]);
+    fn rungs_at_or_above_the_source_fall_away_under_passthrough() {
+        let ladder = [request(1080), request(720), request(360)];
+        let hd = source(1280, 720, (1, 1), None);
+        assert_eq!(sizes(&resolve(Some(&hd), None, &ladder, true, 0)), [("v360".into(), 640, 360)]);
+        assert_eq!(
+            sizes(&resolve(Some(&hd), None, &ladder, false, 0)),
+            [("v720".into(), 1280, 720), ("v360".into(), 640, 360)]
+        );
     }
 
     #[test]
-    fn a_small_source_without_passthrough_still_has_one_rung() {
-        let small = source(320, 241, (1, 1));
-        assert_eq!(sizes(&resolve_video(&small, None, &ask(&[720, 480], None), false)), [(318, 240)]);
-        assert!(resolve_video(&small, None, &ask(&[720, 480], None), true).is_empty());
+    fn a_small_source_keeps_one_rung_of_its_own_size_only_without_passthrough() {
+        let small = source(320, 181, (1, 1), None);
+        assert_eq!(sizes(&resolve(Some(&small), None, &[request(720)], false, 0)), [("v180".into(), 320, 180)]);
+        assert!(resolve(Some(&small), None, &[request(720)], true, 0).video.is_empty());
     }
 
     #[test]
-    fn frame_rates_are_divided_not_resampled() {
-        let hd = source(1280, 720, (1, 1));
-        for (rate, bound, expected) in [
-            ((60, 1), 30, Some((60, 2))),
-            ((50, 1), 30, Some((50, 2))),
-            ((30, 1), 30, None),
-            ((60_000, 1001), 30, Some((60_000, 2002))),
-            ((120, 1), 30, Some((120, 4))),
-        ] {
-            let rungs = resolve_video(&hd, Some(rate), &ask(&[360], Some(bound)), true);
-            assert_eq!(rungs.first().and_then(|r| r.frame_rate), expected, "{rate:?}");
+    fn sample_aspect_ratio_is_applied_by_shrinking() {
+        // PAL 16:9: 1024x576 on a square-pixel screen, but the source has only 720 columns.
+        let pal = source(720, 576, (64, 45), None);
+        assert_eq!(sizes(&resolve(Some(&pal), None, &[request(576)], false, 0)), [("v404".into(), 720, 404)]);
+        assert_eq!(sizes(&resolve(Some(&pal), None, &[request(360)], false, 0)), [("v360".into(), 640, 360)]);
+    }
+
+    #[test]
+    fn frame_rate_is_bounded_only_where_the_source_is_faster_or_unknown() {
+        let mut r = request(360);
+        r.max_frame_rate = Some(30);
+        let of = |rate| {
+            let s = source(1280, 720, (1, 1), rate);
+            resolve(Some(&s), None, std::slice::from_ref(&r), true, 0).video[0].frame_rate
+        };
+        assert_eq!(of(Some((60, 1))), Some((30, 1)));
+        assert_eq!(of(None), Some((30, 1)));
+        assert_eq!(of(Some((30, 1))), None);
+        assert_eq!(of(Some((30_000, 1001))), None);
+    }
+
+    #[test]
+    fn only_opus_needs_an_audio_rung() {
+        let opus = TrackConfig::Opus(OpusConfig { channels: 1, pre_skip: 0 });
+        let rung = resolve(None, Some(&opus), &[], true, 96_000).audio.unwrap();
+        assert_eq!((rung.id.as_str(), rung.bitrate, rung.sample_rate, rung.channels), ("aac", 96_000, 48_000, 1));
+        let aac = TrackConfig::Aac(AacConfig {
+            asc: Bytes::from_static(&[0x11, 0x90]),
+            sample_rate: 48_000,
+            channels: 2,
+            object_type: 2,
+            frame_samples: 1024,
+        });
+        assert!(resolve(None, Some(&aac), &[], true, 96_000).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn never_upscales_and_keeps_the_aspect_ratio(
+            w in 64u32..4096, h in 64u32..4096, sar in prop_oneof![Just((1u32, 1u32)), (1u32..4, 1u32..4), Just((0, 0))],
+            heights in proptest::collection::vec(16u32..2400, 0..6), passthrough: bool,
+        ) {
+            let src = source(w, h, sar, Some((30, 1)));
+            let ladder: Vec<_> = heights.iter().map(|h| request(*h)).collect();
+            let spec = resolve(Some(&src), None, &ladder, passthrough, 0);
+            prop_assert!(spec.video.len() <= ladder.len());
+            if !passthrough && !ladder.is_empty() {
+                prop_assert!(!spec.video.is_empty());
+            }
+            let (fw, fh) = square_pixel_size(&src);
+            for rung in &spec.video {
+                prop_assert_eq!((rung.width % 2, rung.height % 2), (0, 0));
+                prop_assert!(rung.width <= w.max(MIN_SIDE) && rung.height <= h.max(MIN_SIDE));
+                // Within the two pixels that evenness costs each way.
+                let (rw, rh) = (i64::from(rung.width), i64::from(rung.height));
+                let error = (rw * i64::from(fh) - rh * i64::from(fw)).abs();
+                prop_assert!(error <= 2 * i64::from(fh) + 2 * i64::from(fw) || rung.width == MIN_SIDE || rung.height == MIN_SIDE);
+            }
+            let ids: std::collections::BTreeSet<_> = spec.video.iter().map(|r| r.id.clone()).collect();
+            prop_assert_eq!(ids.len(), spec.video.len());
         }
     }
 }

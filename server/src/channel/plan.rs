@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use engine::{LadderSpec, RungRequest};
-use media::{AccessUnit, MediaDuration, RenditionId, TrackConfig, TrackKind};
+use media::{AccessUnit, H264Config, MediaDuration, RenditionId, TrackConfig, TrackKind};
 use packager::PartRule;
 
-use crate::config::Ladder;
+use crate::config::{Ladder, Rung};
+
+/// Samples in a frame of the AAC-LC that the engine makes.
+const AAC_FRAME: i64 = 1024;
 
 /// The tracks that a session brought, as seen in its first units.
 #[derive(Clone, Debug, Default)]
@@ -51,58 +54,65 @@ pub struct Plan {
 const CEILING_PERCENT: u64 = 120;
 
 impl Plan {
-    /// `ladder` is None for passthrough: audio is transcoded all the same where players need it.
+    /// Audio is transcoded, whatever the ladder, where players need it.
     pub fn new(tracks: &Tracks, ladder: &Ladder, part_aim: MediaDuration) -> Self {
+        let video = match tracks.video.as_deref() {
+            // What was measured is truer than what the publisher's SPS says.
+            Some(TrackConfig::H264(source)) => {
+                Some(H264Config { frame_rate: tracks.frame.and_then(frame_rate_of), ..source.clone() })
+            }
+            _ => None,
+        };
+        let requests: Vec<_> = ladder.rungs.iter().map(request).collect();
+        let spec = engine::resolve(
+            video.as_ref(),
+            tracks.audio.as_deref(),
+            &requests,
+            ladder.passthrough,
+            ladder.audio_bitrate,
+        );
         let mut renditions = Vec::new();
-        let mut spec = LadderSpec { video: Vec::new(), audio: None };
-        if let Some(TrackConfig::H264(source)) = tracks.video.as_deref() {
-            if ladder.passthrough {
-                let rule = PartRule::video(part_aim, tracks.frame);
-                renditions.push(planned("src", TrackKind::Video, Origin::Passthrough, rule, None));
-            }
-            let requests: Vec<RungRequest> = ladder
-                .rungs
-                .iter()
-                .map(|r| RungRequest {
-                    height: r.height,
-                    bitrate: r.bitrate,
-                    max_frame_rate: r.max_frame_rate,
-                    preset: r.preset.clone(),
-                })
-                .collect();
-            let source_rate = tracks.frame.and_then(frame_rate_of);
-            spec.video = engine::resolve_video(source, source_rate, &requests, ladder.passthrough);
-            for rung in &spec.video {
-                let frame = rung.frame_rate.map(|(n, d)| MediaDuration::from_ticks(d.into(), n)).or(tracks.frame);
-                let rule = PartRule::video(part_aim, frame);
-                let ceiling = u64::from(rung.bitrate) * CEILING_PERCENT / 100;
-                renditions.push(planned(rung.id.as_str(), TrackKind::Video, Origin::Engine, rule, Some(ceiling)));
-            }
+        if video.is_some() && ladder.passthrough {
+            let rule = PartRule::video(part_aim, tracks.frame);
+            renditions.push(planned("src", TrackKind::Video, Origin::Passthrough, rule, None));
         }
-        match tracks.audio.as_deref() {
-            Some(TrackConfig::Aac(_)) => {
-                let rule = PartRule::audio(part_aim, tracks.audio_frame);
-                renditions.push(planned("aac", TrackKind::Audio, Origin::Passthrough, rule, None));
-            }
-            Some(TrackConfig::Opus(opus)) => {
-                let rung = engine::AudioRung {
-                    id: rendition_id("aac"),
-                    bitrate: ladder.audio_bitrate,
-                    sample_rate: 48_000,
-                    channels: opus.channels.clamp(1, 2),
-                };
-                let rule = PartRule::audio(part_aim, MediaDuration::from_ticks(1024, rung.sample_rate));
-                let ceiling = u64::from(rung.bitrate) * CEILING_PERCENT / 100;
-                renditions.push(planned("aac", TrackKind::Audio, Origin::Engine, rule, Some(ceiling)));
-                spec.audio = Some(rung);
-                let rule = PartRule::audio(part_aim, tracks.audio_frame);
-                renditions.push(planned("opus", TrackKind::Audio, Origin::Passthrough, rule, None));
-            }
-            _ => {}
+        for rung in &spec.video {
+            // A rung's own rate divides a steady source's frames; an unsteady source makes unsteady rungs.
+            let reduced = rung.frame_rate.map(|(n, d)| MediaDuration::from_ticks(d.into(), n));
+            let frame = tracks.frame.map(|frame| reduced.unwrap_or(frame));
+            let rule = PartRule::video(part_aim, frame);
+            renditions.push(encoded(&rung.id, TrackKind::Video, rule, rung.bitrate));
         }
-        let engine = (!spec.video.is_empty() || spec.audio.is_some()).then_some(spec);
+        if let Some(rung) = &spec.audio {
+            let rule = PartRule::audio(part_aim, MediaDuration::from_ticks(AAC_FRAME, rung.sample_rate));
+            renditions.push(encoded(&rung.id, TrackKind::Audio, rule, rung.bitrate));
+        }
+        let own_audio = match tracks.audio.as_deref() {
+            Some(TrackConfig::Aac(_)) => Some("aac"),
+            Some(TrackConfig::Opus(_)) => Some("opus"),
+            _ => None,
+        };
+        if let Some(id) = own_audio {
+            let rule = PartRule::audio(part_aim, tracks.audio_frame);
+            renditions.push(planned(id, TrackKind::Audio, Origin::Passthrough, rule, None));
+        }
+        let engine = (!spec.is_empty()).then_some(spec);
         Self { renditions, engine }
     }
+}
+
+fn request(rung: &Rung) -> RungRequest {
+    RungRequest {
+        height: rung.height,
+        bitrate: rung.bitrate,
+        max_frame_rate: rung.max_frame_rate,
+        preset: rung.preset.clone(),
+    }
+}
+
+fn encoded(id: &RenditionId, kind: TrackKind, rule: PartRule, bitrate: u32) -> PlannedRendition {
+    let ceiling = Some(u64::from(bitrate) * CEILING_PERCENT / 100);
+    PlannedRendition { id: id.clone(), kind, origin: Origin::Engine, rule, ceiling }
 }
 
 fn planned(id: &str, kind: TrackKind, origin: Origin, rule: PartRule, ceiling: Option<u64>) -> PlannedRendition {
@@ -161,7 +171,7 @@ pub fn steady_frame(units: &[AccessUnit]) -> Option<MediaDuration> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use media::{H264Config, MediaTime, OpusConfig};
+    use media::{MediaTime, OpusConfig};
 
     use super::*;
 

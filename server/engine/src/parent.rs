@@ -1,0 +1,488 @@
+//! The parent's side of a session's engine: starts its worker, feeds it, watches it, and starts a new one that continues
+//! where the old one stopped.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use media::{AccessUnit, RenditionId, TrackConfig, TrackKind};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::feed::{Feed, Resume};
+use crate::protocol::{self, Message, Start, TRACK_AUDIO, TRACK_VIDEO, Unit};
+use crate::restart::{RestartPolicy, Verdict};
+use crate::spec::LadderSpec;
+
+/// Encoded units on their way to the session, all renditions together: about 2 s of four renditions at 60 fps. When
+/// full, the worker is not read from, and its input queue decides what to drop.
+const MAX_EVENTS: usize = 512;
+/// A first start may have to scan all GStreamer plug-ins.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// Beyond the stall time-out, for the first output of a worker: threads, codecs and the replay.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Units that must have gone in since the last sign of life before silence counts as a stall: more than any decoder
+/// reorders.
+const STALL_UNITS: u32 = 20;
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// A worker's log: lines a second, and bytes of a line.
+const MAX_LOG_LINES: u32 = 10;
+const MAX_LOG_LINE: u64 = 512;
+
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The program to start as `PROGRAM worker`; the server passes its own executable.
+    pub program: PathBuf,
+    /// No output for so long while input flows: the worker is killed and started anew.
+    pub stall_timeout: Duration,
+}
+
+/// What goes to the engine, in decode order across audio and video.
+#[derive(Clone, Debug)]
+pub struct EngineInput {
+    pub unit: AccessUnit,
+    /// Every rung starts an IDR at this unit's presentation time.
+    pub force_key: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum EngineEvent {
+    /// An encoded unit; per rendition in decode order, never repeated, also across a worker's restart.
+    Unit { rendition: RenditionId, unit: AccessUnit },
+    /// The worker died or stalled and was started anew; playback goes on behind it.
+    WorkerRestarted { reason: String, restarts: u32 },
+    /// The worker crashed too often; nothing more comes from this engine.
+    Failed { reason: String },
+}
+
+/// One session's engine: feeds a worker process, restarts it when it dies or stalls, replays the current GOP to the new
+/// one so that no frame is missing. Dropping it ends the worker.
+pub struct Engine {
+    pub events: mpsc::Receiver<EngineEvent>,
+    shared: Arc<Shared>,
+    /// Dropped with the engine: the supervising task kills the worker and ends.
+    _alive: oneshot::Sender<()>,
+}
+
+struct Shared {
+    feed: Mutex<Feed>,
+    /// There is something to send, or the input has ended.
+    wake: Notify,
+    finishing: std::sync::atomic::AtomicBool,
+    /// 0: none.
+    pid: AtomicU32,
+    /// Units pushed since the worker's last sign of life.
+    unanswered: AtomicU32,
+}
+
+impl Engine {
+    /// Must be called within a tokio runtime. A program that cannot be started shows as `Failed` after its retries.
+    pub fn start(spec: LadderSpec, options: EngineOptions) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
+        let (events_in, events) = mpsc::channel(MAX_EVENTS);
+        let (alive, gone) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            feed: Mutex::new(Feed::new(spec.video.len(), spec.audio.is_some())),
+            wake: Notify::new(),
+            finishing: false.into(),
+            pid: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
+        });
+        let supervisor = Supervisor { shared: shared.clone(), spec, options, events: events_in };
+        runtime.spawn(supervisor.run(gone));
+        Ok(Self { events, shared, _alive: alive })
+    }
+
+    /// Never blocks: when the worker is behind by more than its queue, drops to the next key frame and counts it.
+    pub fn push(&self, input: EngineInput) {
+        self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
+        if self.shared.feed().push(input) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// No more input comes: what is under way still comes out, then `events` ends.
+    pub fn finish(&self) {
+        self.shared.finishing.store(true, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+
+    /// Input units dropped because the worker could not keep up.
+    pub fn dropped(&self) -> u64 {
+        self.shared.feed().dropped()
+    }
+
+    /// The worker's process id while one runs.
+    pub fn worker_pid(&self) -> Option<u32> {
+        match self.shared.pid.load(Ordering::Relaxed) {
+            0 => None,
+            pid => Some(pid),
+        }
+    }
+}
+
+impl Shared {
+    /// Never held across an await; every critical section is a few moves.
+    fn feed(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Supervisor {
+    shared: Arc<Shared>,
+    spec: LadderSpec,
+    options: EngineOptions,
+    events: mpsc::Sender<EngineEvent>,
+}
+
+/// How a worker's life ended.
+enum Ended {
+    /// All input was asked for and came out.
+    Finished,
+    /// The engine was dropped, or its events are no longer read.
+    Unwanted,
+    Died {
+        reason: String,
+        first_output: Option<Instant>,
+    },
+}
+
+impl Supervisor {
+    async fn run(self, mut gone: oneshot::Receiver<()>) {
+        if self.spec.is_empty() {
+            // Nothing to make: there is no worker, and no events until the engine is dropped.
+            let _ = gone.await;
+            return;
+        }
+        let mut policy = RestartPolicy::default();
+        let mut restarts = 0u32;
+        let mut resume = self.shared.feed().resume();
+        loop {
+            let (reason, first_output) = match self.one_life(resume, &mut gone).await {
+                Ended::Finished | Ended::Unwanted => return,
+                Ended::Died { reason, first_output } => (reason, first_output),
+            };
+            let wait = match policy.crashed(Instant::now(), first_output) {
+                Verdict::RestartAfter(wait) => wait,
+                Verdict::GiveUp => {
+                    warn!(reason, restarts, "worker failed too often");
+                    let reason = format!("the worker failed too often, last: {reason}");
+                    let _ = self.events.send(EngineEvent::Failed { reason }).await;
+                    return;
+                }
+            };
+            restarts = restarts.saturating_add(1);
+            warn!(reason, restarts, wait_ms = wait.as_millis() as u64, "worker restarts");
+            // Taken now, so that what is pushed during the wait is replayed too.
+            resume = self.shared.feed().restart();
+            tokio::select! {
+                sent = self.events.send(EngineEvent::WorkerRestarted { reason, restarts }) => if sent.is_err() { return },
+                _ = &mut gone => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = &mut gone => return,
+            }
+        }
+    }
+
+    async fn one_life(&self, resume: Resume, gone: &mut oneshot::Receiver<()>) -> Ended {
+        let (mut child, socket) = match spawn(&self.options.program).await {
+            Ok(started) => started,
+            Err(e) => {
+                let reason = format!("{} cannot be started: {e}", self.options.program.display());
+                return Ended::Died { reason, first_output: None };
+            }
+        };
+        let pid = child.id().unwrap_or(0);
+        self.shared.pid.store(pid, Ordering::Relaxed);
+        info!(worker_pid = pid, "worker started");
+        let log = child.stderr.take().map(|stderr| tokio::spawn(forward_log(stderr, pid)));
+        let (reader, writer) = socket.into_split();
+        let life = Mutex::new(Life::new());
+        let ended = {
+            let read = self.read(reader, &life);
+            let write = self.write(writer, resume);
+            let watch = self.watch(&life);
+            tokio::pin!(read, write, watch);
+            // Reading goes on while writing has come to its end, so the first of them does not end the rest.
+            let mut written = false;
+            loop {
+                tokio::select! {
+                    _ = &mut *gone => break Ended::Unwanted,
+                    end = &mut read => break end,
+                    result = &mut write, if !written => {
+                        // A closed socket also ends the reader, which knows more: the worker's own fault message.
+                        written = true;
+                        if let Err(e) = result { debug!(error = %e, "worker takes no more input"); }
+                    }
+                    reason = &mut watch => {
+                        break Ended::Died { reason, first_output: life_of(&life).first_output };
+                    }
+                }
+            }
+        };
+        self.shared.pid.store(0, Ordering::Relaxed);
+        // SIGKILL also ends a stopped process; the wait after it is short and reaps.
+        let ended = match (ended, child.try_wait()) {
+            (Ended::Finished, _) => {
+                let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+                Ended::Finished
+            }
+            (Ended::Died { reason, first_output }, Ok(Some(status))) => {
+                Ended::Died { reason: format!("{reason} ({status})"), first_output }
+            }
+            (ended, _) => ended,
+        };
+        if let Err(e) = child.kill().await {
+            debug!(error = %e, "worker was gone already");
+        }
+        if let Some(log) = log {
+            log.abort();
+        }
+        ended
+    }
+
+    async fn write(&self, mut writer: OwnedWriteHalf, resume: Resume) -> Result<(), std::io::Error> {
+        let mut buffer = BytesMut::new();
+        let start = Start {
+            spec: self.spec.clone(),
+            audio_origin: resume.audio_origin.map(|t| t.0),
+            resume: resume.delivered.iter().map(|t| t.map(|t| t.0)).collect(),
+        };
+        protocol::encode(&Message::Start(start), &mut buffer).map_err(std::io::Error::other)?;
+        writer.write_all(&buffer).await?;
+        let mut configs: [Option<Arc<TrackConfig>>; 2] = [None, None];
+        loop {
+            let next = self.shared.feed().next();
+            let Some(EngineInput { unit, force_key }) = next else {
+                if self.shared.finishing.load(Ordering::Relaxed) && self.shared.feed().drained() {
+                    buffer.clear();
+                    protocol::encode(&Message::Stop, &mut buffer).map_err(std::io::Error::other)?;
+                    return writer.write_all(&buffer).await;
+                }
+                self.shared.wake.notified().await;
+                continue;
+            };
+            buffer.clear();
+            let track = match unit.kind() {
+                TrackKind::Video => TRACK_VIDEO,
+                TrackKind::Audio => TRACK_AUDIO,
+            };
+            let sent = configs.get_mut(usize::from(track));
+            let unit_message = Message::Unit(Unit {
+                track,
+                key: unit.key,
+                force_key,
+                pts: unit.pts,
+                dts: unit.dts,
+                duration: unit.duration,
+                data: unit.data,
+            });
+            let mut encoded = Ok(());
+            if let Some(sent) = sent
+                && sent.as_ref() != Some(&unit.config)
+            {
+                *sent = Some(unit.config.clone());
+                encoded = protocol::encode(&Message::Config { track, config: unit.config }, &mut buffer);
+            }
+            if let Err(e) = encoded.and_then(|()| protocol::encode(&unit_message, &mut buffer)) {
+                // Over a bound that the ingest's own bounds should have kept: skip the unit, not the session.
+                warn!(error = %e, "unit not sent to the worker");
+            }
+            writer.write_all(&buffer).await?;
+        }
+    }
+
+    async fn read(&self, mut reader: OwnedReadHalf, life: &Mutex<Life>) -> Ended {
+        let died = |reason: String| Ended::Died { reason, first_output: life_of(life).first_output };
+        let mut input = BytesMut::with_capacity(64 << 10);
+        let mut configs: Vec<Option<Arc<TrackConfig>>> = vec![None; self.spec.video.len() + 1];
+        let mut fault = None;
+        loop {
+            let message = match protocol::decode(&mut input) {
+                Ok(Some(message)) => message,
+                Ok(None) => match reader.read_buf(&mut input).await {
+                    Ok(n) if n > 0 => continue,
+                    _ if self.shared.finishing.load(Ordering::Relaxed) && fault.is_none() && life_of(life).ready => {
+                        return if self.shared.feed().drained() { Ended::Finished } else { died("it died".into()) };
+                    }
+                    _ => return died(fault.unwrap_or_else(|| "it died".into())),
+                },
+                Err(e) => return died(format!("it spoke nonsense: {e}")),
+            };
+            match message {
+                Message::Ready => life_of(life).alive(true),
+                Message::Config { track, config } => {
+                    if let Some(slot) = configs.get_mut(usize::from(track)) {
+                        *slot = Some(config);
+                    }
+                }
+                Message::Unit(unit) => {
+                    life_of(life).delivered();
+                    self.shared.unanswered.store(0, Ordering::Relaxed);
+                    if !self.shared.feed().let_out(unit.track, unit.pts, unit.key) {
+                        continue;
+                    }
+                    let config = configs.get(usize::from(unit.track)).cloned().flatten();
+                    let (Some(config), Some(rendition)) = (config, self.spec.rendition(unit.track)) else {
+                        return died("it spoke nonsense: a unit without a configuration".into());
+                    };
+                    let unit = AccessUnit {
+                        pts: unit.pts,
+                        dts: unit.dts,
+                        duration: unit.duration,
+                        key: unit.key,
+                        config,
+                        data: unit.data,
+                    };
+                    let event = EngineEvent::Unit { rendition: rendition.clone(), unit };
+                    if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                        // Not the worker's silence: it is us who do not listen.
+                        life_of(life).listening = false;
+                        let sent = self.events.send(event).await;
+                        life_of(life).listening = true;
+                        life_of(life).alive(true);
+                        if sent.is_err() {
+                            return Ended::Unwanted;
+                        }
+                    }
+                }
+                Message::Stats(stats) => {
+                    let mut life = life_of(life);
+                    if stats.consumed > life.consumed {
+                        life.consumed = stats.consumed;
+                        life.alive(false);
+                        self.shared.unanswered.store(0, Ordering::Relaxed);
+                    }
+                }
+                Message::Fault(text) => fault = Some(printable(&text)),
+                Message::Start(_) | Message::Stop => return died("it spoke nonsense: a parent's message".into()),
+            }
+        }
+    }
+
+    /// Ends with the reason when the worker stands still.
+    async fn watch(&self, life: &Mutex<Life>) -> String {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let life = life_of(life);
+            let silent = life.last_sign.elapsed();
+            if !life.ready {
+                if silent > START_LIMIT {
+                    return format!("it was not ready after {} s", START_LIMIT.as_secs());
+                }
+                continue;
+            }
+            let limit = self.options.stall_timeout + if life.first_output.is_none() { WARM_UP } else { Duration::ZERO };
+            if life.listening && silent > limit && self.shared.unanswered.load(Ordering::Relaxed) > STALL_UNITS {
+                return format!("it stood still for {} ms", silent.as_millis());
+            }
+        }
+    }
+}
+
+/// Signs of life of one worker.
+struct Life {
+    ready: bool,
+    first_output: Option<Instant>,
+    last_sign: Instant,
+    consumed: u64,
+    listening: bool,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self { ready: false, first_output: None, last_sign: Instant::now(), consumed: 0, listening: true }
+    }
+    fn alive(&mut self, ready: bool) {
+        self.ready |= ready;
+        self.last_sign = Instant::now();
+    }
+    fn delivered(&mut self) {
+        self.alive(true);
+        self.first_output.get_or_insert(self.last_sign);
+    }
+}
+
+fn life_of(life: &Mutex<Life>) -> MutexGuard<'_, Life> {
+    life.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Spawned = std::io::Result<(Child, UnixStream)>;
+type SpawnRequest = (Command, tokio::runtime::Handle, std::os::unix::net::UnixStream, oneshot::Sender<Spawned>);
+
+/// Starts `PROGRAM worker` with one end of a socket pair as its standard input. The parent-death signal that the worker
+/// asks for is tied to the thread that started it, so one thread that lives as long as the process starts them all.
+async fn spawn(program: &std::path::Path) -> Spawned {
+    static SPAWNER: OnceLock<std_mpsc::Sender<SpawnRequest>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (requests_in, requests) = std_mpsc::channel::<SpawnRequest>();
+        std::thread::spawn(move || {
+            for (mut command, runtime, ours, answer) in requests {
+                let spawned = {
+                    let _inside = runtime.enter();
+                    command.spawn().and_then(|child| Ok((child, UnixStream::from_std(ours)?)))
+                };
+                // The command holds the worker's end of the socket: it must close for us to see the worker's.
+                drop(command);
+                let _ = answer.send(spawned);
+            }
+        });
+        requests_in
+    });
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(program);
+    command
+        .arg("worker")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let (answer_in, answer) = oneshot::channel();
+    spawner
+        .send((command, tokio::runtime::Handle::current(), ours, answer_in))
+        .map_err(|_| std::io::Error::other("the thread that starts workers is gone"))?;
+    answer.await.map_err(std::io::Error::other)?
+}
+
+/// A worker's standard error as our log: bounded lines, bounded rate.
+async fn forward_log(stderr: ChildStderr, pid: u32) {
+    let mut lines = BufReader::with_capacity(4 << 10, stderr);
+    let (mut second, mut in_second, mut suppressed) = (Instant::now(), 0u32, 0u64);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut lines).take(MAX_LOG_LINE).read_until(b'\n', &mut line).await {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+        if second.elapsed() >= Duration::from_secs(1) {
+            if suppressed > 0 {
+                warn!(worker_pid = pid, suppressed, "worker log lines suppressed");
+            }
+            (second, in_second, suppressed) = (Instant::now(), 0, 0);
+        }
+        if in_second < MAX_LOG_LINES {
+            in_second += 1;
+            info!(worker_pid = pid, "worker: {}", printable(String::from_utf8_lossy(&line).trim_end()));
+        } else {
+            suppressed += 1;
+        }
+    }
+}
+
+/// Text of a process that decodes outside data: no control characters into logs and pages.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LOG_LINE as usize).collect()
+}

@@ -1,0 +1,204 @@
+//! The ladder itself, with a real worker: every picture, exact times, aligned key pictures, sound in its place.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use media::{MediaDuration, MediaTime, TrackConfig};
+use support::*;
+
+/// Not a multiple of a 90 kHz tick: times must come back exactly all the same.
+const START: MediaTime = MediaTime(123_456_789_012);
+
+fn pts(units: &[media::AccessUnit]) -> Vec<MediaTime> {
+    units.iter().map(|u| u.pts).collect()
+}
+
+fn key_pts(units: &[media::AccessUnit]) -> Vec<MediaTime> {
+    units.iter().filter(|u| u.key).map(|u| u.pts).collect()
+}
+
+#[tokio::test]
+async fn every_rung_has_every_picture_at_its_exact_time_and_keys_only_where_forced() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let source = h264(640, 360, 30, 120, 45, START);
+    let spec = spec(vec![rung("v240", 426, 240, None), rung("v180", 320, 180, None), rung("v90", 160, 90, None)], None);
+    let got = run_through(spec, interleave(&source, &[])).await;
+    for id in ["v240", "v180", "v90"] {
+        assert_eq!(got.pts(id), pts(&source), "{id}");
+        assert_eq!(got.keys(id), key_pts(&source), "{id}");
+        let unit = &got.units[id][0];
+        assert!(unit.config.rfc6381().starts_with("avc1."));
+        assert!(got.units[id].iter().all(|u| u.config == unit.config && u.dts == u.pts));
+    }
+    assert_eq!(key_pts(&source).len(), 3);
+    let TrackConfig::H264(config) = &*got.units["v180"][0].config else { panic!("not H.264") };
+    assert_eq!((config.width, config.height, config.sar, config.frame_rate), (320, 180, (1, 1), Some((30, 1))));
+    // They decode to pictures of the declared size.
+    let pictures = decode(&got.units["v180"], "video/x-h264,stream-format=byte-stream,alignment=au", "avdec_h264");
+    assert_eq!(pictures.len(), 120);
+    assert!(pictures.iter().all(|(_, bytes)| bytes.len() == 320 * 180 * 3 / 2), "{}", pictures[0].1.len());
+    assert!(got.restarts.is_empty() && got.failed.is_none());
+}
+
+#[tokio::test]
+async fn a_slower_rung_has_fewer_pictures_and_the_same_keys() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    // An odd GOP, so that half of the key pictures are off the slower rung's even grid.
+    let source = h264(320, 180, 30, 150, 31, START);
+    let spec = spec(vec![rung("v180", 320, 180, None), rung("v90", 160, 90, Some((15, 1)))], None);
+    let got = run_through(spec, interleave(&source, &[])).await;
+    assert_eq!(got.pts("v180"), pts(&source));
+    let slow = got.pts("v90");
+    assert!((75..=80).contains(&slow.len()), "{}", slow.len());
+    assert!(slow.iter().all(|t| source.iter().any(|u| u.pts == *t)));
+    assert_eq!(got.keys("v90"), key_pts(&source));
+    let TrackConfig::H264(config) = &*got.units["v90"][0].config else { panic!("not H.264") };
+    assert_eq!(config.frame_rate, Some((15, 1)));
+}
+
+#[tokio::test]
+async fn a_source_that_changes_size_goes_on_in_the_same_renditions() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let mut source = h264(640, 360, 30, 40, 20, START);
+    let resume = source.last().unwrap().pts + MediaDuration::from_ticks(3000, 90_000);
+    source.extend(h264(480, 640, 30, 40, 20, resume));
+    let got = run_through(spec(vec![rung("v180", 320, 180, None)], None), interleave(&source, &[])).await;
+    assert_eq!(got.pts("v180"), pts(&source));
+    assert_eq!(got.keys("v180"), key_pts(&source));
+    let first = &got.units["v180"][0].config;
+    assert!(got.units["v180"].iter().all(|u| u.config == *first), "the rendition keeps its configuration");
+    // A portrait picture stands between black borders.
+    let pictures = decode(&got.units["v180"], "video/x-h264,stream-format=byte-stream,alignment=au", "avdec_h264");
+    let last = &pictures.last().unwrap().1;
+    assert!(last[90 * 320..90 * 320 + 60].iter().all(|y| *y < 24), "left border");
+}
+
+#[tokio::test]
+async fn damaged_units_cost_only_themselves() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let mut source = h264(320, 180, 30, 90, 30, START);
+    for (n, unit) in source.iter_mut().enumerate() {
+        // A GOP of noise in place of slices, and a few units of nothing at all.
+        if (35..55).contains(&n) {
+            let noise: Vec<u8> =
+                unit.data.iter().enumerate().map(|(i, b)| if i < 5 { *b } else { b ^ (i * 37) as u8 }).collect();
+            unit.data = noise.into();
+        } else if (55..58).contains(&n) {
+            unit.data = bytes::Bytes::from_static(&[0, 0, 0, 200, 1, 2, 3]);
+        }
+    }
+    let got = run_through(spec(vec![rung("v90", 160, 90, None)], None), interleave(&source, &[])).await;
+    assert!(got.restarts.is_empty(), "{:?}", got.restarts);
+    let out = got.pts("v90");
+    assert!(source[..35].iter().chain(&source[60..]).all(|u| out.contains(&u.pts)), "{}", out.len());
+    assert_eq!(got.keys("v90"), key_pts(&source));
+}
+
+#[tokio::test]
+async fn reordered_pictures_come_out_in_order_at_their_times() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let ordered = run_pipeline(
+        "videotestsrc num-buffers=60 pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 \
+         ! x264enc bframes=2 b-adapt=false key-int-max=30 option-string=scenecut=0:open-gop=0 speed-preset=ultrafast threads=1 \
+         ! video/x-h264,stream-format=avc,profile=main ! appsink name=out",
+    );
+    let avcc = ordered[0].1.structure(0).unwrap().get::<gstreamer::Buffer>("codec_data").unwrap();
+    let mut config = engine::avc::config_from_avcc(&avcc.map_readable().unwrap(), 320, 180, Some((30, 1))).unwrap();
+    config.reorder_depth = 2;
+    let config = TrackConfig::H264(config).shared();
+    let frame = MediaDuration::from_ticks(3000, 90_000);
+    let units: Vec<media::AccessUnit> = ordered
+        .iter()
+        .enumerate()
+        .map(|(n, (at, _, data, key))| media::AccessUnit {
+            pts: START + MediaDuration::from_ticks(((at * 9 + 50_000) / 100_000) as i64, 90_000),
+            dts: START + MediaDuration(frame.0 * (n as i64 - 2)),
+            duration: None,
+            key: *key,
+            config: config.clone(),
+            data: engine::avc::slices_only(data),
+        })
+        .collect();
+    let mut sorted = pts(&units);
+    assert!(!sorted.is_sorted(), "the source has reordered pictures");
+    sorted.sort();
+    let got = run_through(spec(vec![rung("v90", 160, 90, None)], None), interleave(&units, &[])).await;
+    assert_eq!(got.pts("v90"), sorted);
+    assert_eq!(got.keys("v90"), key_pts(&units));
+}
+
+/// Mono samples, and the media time of the first.
+fn pcm(units: &[media::AccessUnit]) -> Vec<f32> {
+    let rate_caps = "audio/mpeg,mpegversion=4,stream-format=raw,rate=48000,channels=1";
+    decode(units, rate_caps, "avdec_aac ! audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=1")
+        .iter()
+        .flat_map(|(_, b)| b.chunks_exact(4).map(|s| f32::from_le_bytes(s.try_into().unwrap())).collect::<Vec<_>>())
+        .collect()
+}
+
+#[tokio::test]
+async fn opus_becomes_contiguous_aac_and_stays_in_its_place() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    for channels in [1u8, 2] {
+        // A tick each second.
+        let source =
+            opus("audiotestsrc wave=ticks tick-interval=1000000000 volume=0.8 freq=1000", channels, 200, START);
+        let got = run_through(spec(vec![], Some(aac(channels))), interleave(&[], &source)).await;
+        let units = &got.units["aac"];
+        let frame = MediaDuration::from_ticks(1024, 48_000);
+        assert!(units.windows(2).all(|w| w[1].pts - w[0].pts == frame && w[0].duration == Some(frame)));
+        let span = units.last().unwrap().pts + frame - units[0].pts;
+        assert!((span - MediaDuration::from_millis(4_000)).millis().abs() <= 60, "{} ms", span.millis());
+        let TrackConfig::Aac(config) = &*units[0].config else { panic!("not AAC") };
+        assert_eq!((config.object_type, config.channels, config.sample_rate), (2, channels, 48_000));
+        // ISO 14496-3 1.6.2.1: object type 2, frequency index 3 (48 kHz), channel configuration.
+        assert_eq!(config.asc[..2], [0x11, 0x80 | channels << 3]);
+        if channels == 1 {
+            let samples = pcm(units);
+            // The second tick starts at 1 s of the source; Opus's own look-ahead (312 samples, which RTP senders leave
+            // in) may delay it by 6.5 ms.
+            let lead = (START - units[0].pts).ticks(48_000);
+            let from = (lead + 24_000) as usize;
+            let onset = samples[from..].iter().position(|s| s.abs() > 0.1).unwrap() as i64 + 24_000;
+            let late_ms = (onset - 48_000) as f64 / 48.0;
+            eprintln!("tick is {late_ms:.1} ms late, decoder delay included");
+            assert!(late_ms.abs() < 25.0, "{late_ms} ms");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lost_audio_is_silence_and_a_long_hole_is_a_jump() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let mut source = opus("audiotestsrc wave=sine volume=0.5", 1, 300, START);
+    // 60 ms lost at 1 s, then 3 s of nothing after 4 s.
+    source.drain(50..53);
+    let hole = MediaDuration::from_millis(3_000);
+    for unit in &mut source[197..] {
+        unit.pts = unit.pts + hole;
+        unit.dts = unit.pts;
+    }
+    let got = run_through(spec(vec![], Some(aac(1))), interleave(&[], &source)).await;
+    let units = &got.units["aac"];
+    let frame = MediaDuration::from_ticks(1024, 48_000);
+    let jumps: Vec<MediaDuration> = units.windows(2).map(|w| w[1].pts - w[0].pts).filter(|d| *d != frame).collect();
+    assert_eq!(jumps.len(), 1, "{jumps:?}");
+    assert!((jumps[0] - hole).millis().abs() <= 45, "{} ms", jumps[0].millis());
+    let end = units.last().unwrap().pts + frame;
+    let source_end = source.last().unwrap().pts + MediaDuration::from_millis(20);
+    assert!((end - source_end).millis().abs() <= 45, "{} ms", (end - source_end).millis());
+}
