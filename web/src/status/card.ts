@@ -160,9 +160,10 @@ export class Card {
         return row;
       }),
     );
-    setText(this.detail, source?.detail ?? '');
-    this.detail.title = source?.detail ?? '';
-    this.detail.hidden = !source?.detail;
+    const way = [source?.remote, source?.detail].filter(Boolean).join(' → ');
+    setText(this.detail, way);
+    this.detail.title = way;
+    this.detail.hidden = way === '';
   }
 
   private showRenditions(now: number): void {
@@ -189,7 +190,9 @@ export class Card {
     for (const [id, entry] of this.rows) if (!wanted.includes(entry.row)) this.rows.delete(id);
     arrange(this.table, wanted);
     this.history.push(now / 1000, new Map(renditions.map((rendition) => [rendition.id, rendition.bitrate])));
-    if (renditions.length > 0)
+    const moved = this.history.anything();
+    this.chart.element.hidden = !moved;
+    if (moved)
       this.chart.update(
         this.history,
         renditions.map((rendition) => rendition.id),

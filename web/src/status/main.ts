@@ -18,6 +18,8 @@ const TIMEOUT_MS = 6000;
 const FILTER_FROM = 7;
 /** More problems than this are counted, not listed: the cards below have them all. */
 const PROBLEMS_SHOWN = 6;
+/** `grid-auto-rows` of the grid. */
+const ROW_PX = 4;
 
 startTheme();
 
@@ -33,6 +35,15 @@ let polling: AbortController | null = null;
 
 const figures = h('dl', { class: 'figures' });
 const banner = h('div', { class: 'banner', role: 'alert', hidden: true });
+/** Spans each card over the rows it needs, so that short and tall ones pack without holes. */
+const heights = new ResizeObserver((entries) => {
+  for (const entry of entries) {
+    if (!(entry.target instanceof HTMLElement)) continue;
+    const box =
+      entry.target.getBoundingClientRect().height + parseFloat(getComputedStyle(entry.target).marginBottom);
+    entry.target.style.gridRowEnd = `span ${Math.ceil(box / ROW_PX)}`;
+  }
+});
 const problems = h('ul', { class: 'problems', 'aria-label': 'Problems' });
 const grid = h('div', { class: 'grid' });
 const empty = h('section', { class: 'empty', hidden: true });
@@ -51,6 +62,17 @@ const pictures = h('input', {
     previews.enabled = pictures.checked;
   },
 });
+const overviewBar = h(
+  'div',
+  { class: 'overview' },
+  figures,
+  h(
+    'div',
+    { class: 'overview-tools' },
+    filter,
+    h('label', { class: 'switch' }, pictures, h('span', {}, 'Pictures')),
+  ),
+);
 const addButton = (style: string) =>
   h(
     'button',
@@ -66,17 +88,7 @@ byId('app').append(
     { class: 'status' },
     h('h1', { class: 'visually-hidden' }, 'Channels'),
     banner,
-    h(
-      'div',
-      { class: 'overview' },
-      figures,
-      h(
-        'div',
-        { class: 'overview-tools' },
-        filter,
-        h('label', { class: 'switch' }, pictures, h('span', {}, 'Pictures')),
-      ),
-    ),
+    overviewBar,
     problems,
     empty,
     grid,
@@ -123,12 +135,17 @@ function show(): void {
   const names = new Set(sorted.map((channel) => channel.name));
   for (const [name, card] of cards) {
     if (names.has(name)) continue;
+    heights.unobserve(card.element);
     card.remove();
     cards.delete(name);
   }
   for (const channel of sorted) {
-    const card = cards.get(channel.name) ?? new Card(channel, previews, () => void poll());
-    cards.set(channel.name, card);
+    let card = cards.get(channel.name);
+    if (!card) {
+      card = new Card(channel, previews, () => void poll());
+      cards.set(channel.name, card);
+      heights.observe(card.element);
+    }
     card.update(channel, now);
   }
   filter.hidden = channels.length < FILTER_FROM;
@@ -188,7 +205,7 @@ function showOverview(): void {
 function showEmpty(): void {
   const isEmpty = channels.length === 0;
   grid.hidden = isEmpty;
-  figures.hidden = isEmpty;
+  overviewBar.hidden = isEmpty;
   if (empty.hidden === !isEmpty) return;
   empty.hidden = !isEmpty;
   if (!isEmpty) return;

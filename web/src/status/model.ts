@@ -55,7 +55,7 @@ export const STATE_WORDS: Record<Channel['state'], string> = {
 
 /** What an operator reads where a picture would be. */
 export function stateSentence(channel: Channel): string {
-  const ended = channel.endReason ? ` Last stay: ${endSentence(channel.endReason)}` : '';
+  const ended = channel.endReason ? ` Last time: ${endSentence(channel.endReason)}` : '';
   switch (channel.state) {
     case 'live':
       return '';
@@ -85,33 +85,28 @@ export function endSentence(reason: string): string {
 
 export const KIND_WORDS: Record<string, string> = { rtp: 'RTP', rtsp: 'RTSP', whip: 'WHIP' };
 
-/** Label and value pairs under a channel's name. */
+/** Label and value pairs beside the picture, short enough for that column. An empty label continues the one above. */
 export function sourceFacts(channel: Channel): [label: string, value: string][] {
   const source = channel.source;
   if (!source) return [];
   const facts: [string, string][] = [];
   const { video, audio } = source;
   if (video) {
-    const size = video.width && video.height ? `${video.width} × ${video.height}` : '';
+    const size = video.width && video.height ? `${video.width}×${video.height}` : '';
     const rate = video.frameRate ? `${formatFrameRate(video.frameRate)} fps` : '';
-    facts.push(['Video', [size, rate, formatCodec(video.codec)].filter(Boolean).join(' · ')]);
+    facts.push(['Video', [size, rate].filter(Boolean).join(', ') || '–'], ['', formatCodec(video.codec)]);
   }
   if (audio) {
     const rate = audio.sampleRate ? `${audio.sampleRate / 1000} kHz` : '';
     const layout = audio.channels === 1 ? 'mono' : audio.channels === 2 ? 'stereo' : '';
-    facts.push(['Audio', [formatCodec(audio.codec), rate, layout].filter(Boolean).join(' · ')]);
+    facts.push(['Audio', [formatCodec(audio.codec), rate, layout].filter(Boolean).join(', ')]);
   } else if (video) {
     facts.push(['Audio', 'none']);
   }
   if (video || audio) facts.push(['Input', formatBitrate(ingestBitrate(channel))]);
-  if (source.packets > 0) {
-    const repaired = source.repaired > 0 ? `, ${source.repaired} repaired` : '';
-    facts.push(['Loss', formatPercent(source.lost, source.packets + source.lost) + repaired]);
-  }
-  if (source.engineDropped > 0)
-    facts.push(['Dropped', `${source.engineDropped} frames: the encoder is too slow`]);
-  if (source.refused > 0) facts.push(['Refused', `${source.refused} damaged or forbidden units`]);
-  if (source.remote) facts.push(['From', source.remote]);
+  if (source.packets > 0) facts.push(['Loss', formatPercent(source.lost, source.packets + source.lost)]);
+  if (source.engineDropped > 0) facts.push(['Dropped', `${source.engineDropped}: encoder too slow`]);
+  if (source.refused > 0) facts.push(['Refused', `${source.refused} bad units`]);
   return facts;
 }
 
@@ -121,6 +116,11 @@ export const HISTORY = 150;
 export class History {
   times: number[] = [];
   readonly series = new Map<string, (number | null)[]>();
+
+  /** False while there is nothing but silence to draw. */
+  anything(): boolean {
+    return [...this.series.values()].some((list) => list.some((value) => value !== null && value > 0));
+  }
 
   push(now: number, values: ReadonlyMap<string, number>): void {
     this.times.push(now);
