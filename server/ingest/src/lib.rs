@@ -1,11 +1,17 @@
 //! Publishers' media in: RTP over UDP, WHIP and RTSP become one stream of `IngestEvent`s per session.
 //!
 //! Cores are sans-IO (time is an argument), shells around them are thin tokio tasks.
-#![allow(unused_variables, dead_code)]
 
+mod depacketize;
+mod gate;
+mod h264;
 pub mod rtp;
 pub mod rtsp;
+pub mod sdp;
+mod sink;
 pub mod whip;
+
+pub use sink::EventSink;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,19 @@
-//! RTP over UDP, described by an SDP.
-use super::*;
+//! RTP over UDP, described by an SDP, and the cores that WHIP shares with it.
+
+mod clock;
+mod jitter;
+mod listen;
+mod packet;
+mod pin;
+pub mod rtcp;
+mod session;
+mod timestamp;
+
+use std::net::SocketAddr;
+
+pub use listen::listen;
+pub use packet::{Malformed, RtpPacket};
+pub use session::{Feedback, RtpSession, RtpSessionConfig, TrackFormat, TrackSpec};
 
 /// The SDP cannot be used; the line number counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,9 +29,4 @@ pub enum ListenError {
     Sdp(#[from] SdpError),
     #[error("cannot listen on {address}: {source}")]
     Bind { address: SocketAddr, source: std::io::Error },
-}
-
-/// Listens on the SDP's addresses and ports. Ends after `idle_timeout` of silence once media has flowed.
-pub async fn listen(sdp: &str, idle_timeout: std::time::Duration) -> Result<IngestHandle, ListenError> {
-    todo!()
 }
