@@ -22,11 +22,6 @@ pub struct Slice {
     pub poc_lsb: Option<(u32, u32)>,
 }
 
-/// first_mb_in_slice alone, without knowing any parameter set.
-pub fn first_mb(nal: &[u8]) -> Option<u32> {
-    Bits::new(nal.get(1..)?).ue().ok()
-}
-
 impl Slice {
     /// `nal`: with its header byte, of type 1 or 5.
     pub fn parse(data: &[u8], sets: &ParameterSets) -> Result<Self, Refused> {
