@@ -28,6 +28,11 @@ impl EventSink {
         self.queue.is_closed()
     }
 
+    /// Resolves when the session has dropped its receiver: the ingest should stop.
+    pub async fn closed(&self) {
+        self.queue.closed().await;
+    }
+
     /// Sends or drops `event` by the overload rule. `true` where a key frame should be asked for.
     pub fn send(&mut self, event: IngestEvent) -> bool {
         match event {

@@ -8,6 +8,7 @@ mod pin;
 pub mod rtcp;
 mod session;
 mod timestamp;
+mod track;
 
 use std::net::SocketAddr;
 
