@@ -1,6 +1,5 @@
 //! The `fishladder` program.
 
-#[allow(dead_code)]
 mod channel;
 mod config;
 mod http;

@@ -329,8 +329,10 @@ fn force_keys(
         let later = forced.split_off(&(pts.nseconds() + 1));
         let due = !std::mem::replace(&mut *forced, later).is_empty();
         drop(forced);
-        if due || resumed > 0 {
-            *count = count.wrapping_add(1);
+        *count = count.wrapping_add(1);
+        // Encoders begin with a key picture anyway, and an event ahead of it makes x264enc ignore all later ones:
+        // GStreamer 1.22 reckons that first key picture's time before it moves its segment by 1000 hours.
+        if *count > 1 && (due || resumed > 0) {
             let event = gst_video::DownstreamForceKeyUnitEvent::builder()
                 .timestamp(pts)
                 .running_time(pts)

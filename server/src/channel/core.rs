@@ -486,25 +486,12 @@ impl Core {
         self.session.as_ref().is_some_and(|s| s.begin.is_some()) && self.has_playlist()
     }
 
-    pub fn has_session(&self) -> bool {
-        self.session.is_some()
-    }
-
-    /// The present publisher has sent usable media.
-    pub fn has_media(&self) -> bool {
-        self.session.as_ref().is_some_and(|s| s.tracks.is_some() || !s.pending.is_empty())
-    }
-
     pub fn has_playlist(&self) -> bool {
         self.slots.iter().any(|s| s.snapshots.borrow().is_playable())
     }
 
     pub fn worker_restarts(&self) -> u32 {
         self.worker_restarts
-    }
-
-    pub fn next_msn(&self) -> u64 {
-        self.segmenter.next_msn().max(self.first_msn)
     }
 
     pub fn source_tracks(&self) -> (Option<TrackStatus>, Option<TrackStatus>) {

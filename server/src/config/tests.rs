@@ -227,3 +227,23 @@ fn a_request_from_the_api_obeys_the_same_rules() {
         assert!(faults.iter().any(|f| f.path == path), "{body}: {faults:?}");
     }
 }
+
+proptest::proptest! {
+    /// A damaged file gives a configuration or faults, never a panic, and never a fault without a sentence.
+    #[test]
+    fn damaged_files_are_faults(at in 0usize..MANUAL.len(), cut in 0usize..40, put in "[\\PC\n]{0,12}") {
+        let mut text = MANUAL.replace("#= ", "").into_bytes();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, put.bytes());
+        if let Err(faults) = parse(&String::from_utf8_lossy(&text)) {
+            proptest::prop_assert!(!faults.is_empty() && faults.iter().all(|f| !f.problem.is_empty()));
+            proptest::prop_assert!(faults.iter().all(|f| !f.to_string().contains('\n')), "{:?}", faults);
+        }
+    }
+
+    #[test]
+    fn any_override_is_a_fault_or_taken(item in "(http|hls|channels|ladders|[a-z.]{0,9})?[.]?\\PC{0,20}=\\PC{0,30}") {
+        let _ = Config::parse("", &[item], |_| None);
+    }
+}

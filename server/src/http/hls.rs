@@ -410,6 +410,7 @@ fn refused(why: &str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -470,5 +471,30 @@ mod tests {
         };
         assert!(ask("\"a\"") && ask("W/\"a\"") && ask("\"b\", \"a\"") && ask("*"));
         assert!(!ask("a") && !ask("\"b\"") && !ask(""));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_or_query_panics(text in "[ -~]{0,60}", query in "(_HLS_(msn|part|skip)=[0-9A-Za-z%+-]{0,22}&?){0,4}\\PC{0,9}") {
+            let _ = directives(Some(&query));
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_str(&text).unwrap());
+            headers.insert(IF_NONE_MATCH, HeaderValue::from_str(&text).unwrap());
+            let _ = (accepts_gzip(&headers), matches_etag(&headers, "\"a\""));
+            for total in [0, 1, 100, u64::MAX] {
+                if let Selected::Span { start, length } = select(Some(&text), total) {
+                    proptest::prop_assert!(length > 0 && start.checked_add(length).is_some_and(|end| end <= total));
+                }
+            }
+        }
+
+        #[test]
+        fn a_span_lies_within(a in proptest::num::u64::ANY, b in proptest::num::u64::ANY, total in proptest::num::u64::ANY) {
+            for header in [format!("bytes={a}-{b}"), format!("bytes={a}-"), format!("bytes=-{b}")] {
+                if let Selected::Span { start, length } = select(Some(&header), total) {
+                    proptest::prop_assert!(length > 0 && start.checked_add(length).is_some_and(|end| end <= total));
+                }
+            }
+        }
     }
 }

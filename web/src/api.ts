@@ -1,0 +1,234 @@
+// The server's JSON, read defensively: a field that is missing or of another type becomes its neutral value, so that
+// a page from one version still shows what it can of a server of another.
+
+import { requestToken, forgetToken, storedToken, type TokenKind } from './ui/token';
+
+export type ChannelState = 'waiting' | 'starting' | 'live' | 'interrupted';
+export type Level = 'info' | 'warning' | 'error';
+
+export interface Track {
+  codec: string;
+  width: number | null;
+  height: number | null;
+  frameRate: number | null;
+  sampleRate: number | null;
+  channels: number | null;
+  bitrate: number;
+}
+
+export interface Source {
+  kind: string;
+  detail: string;
+  remote: string | null;
+  video: Track | null;
+  audio: Track | null;
+  packets: number;
+  lost: number;
+  repaired: number;
+  refused: number;
+  engineDropped: number;
+}
+
+export interface Rendition extends Track {
+  id: string;
+  kind: 'video' | 'audio';
+  passthrough: boolean;
+  msn: number;
+  segments: number;
+  retainedBytes: number;
+}
+
+export interface Channel {
+  name: string;
+  state: ChannelState;
+  /** Unix ms, or NaN. */
+  since: number;
+  source: Source | null;
+  ladder: string;
+  renditions: Rendition[];
+  viewers: number;
+  playlist: string;
+  messages: { level: Level; text: string }[];
+  endReason: string | null;
+  sessions: number;
+  workerRestarts: number;
+}
+
+export type SourceRequest =
+  { rtp: { sdp: string } } | { rtsp: { url: string } } | { whip: Record<string, never> };
+
+/** What the server answered when it said no, in its own words where it had some (RFC 9457). */
+export class Problem extends Error {
+  override name = 'Problem';
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly retryAfter: number | null,
+  ) {
+    super(message);
+  }
+}
+
+const NAME = /^[A-Za-z0-9_-]{1,64}$/;
+
+export function isChannelName(name: string): boolean {
+  return NAME.test(name);
+}
+
+/** The channel in `/watch/{channel}` or `/publish/{channel}`, or null where the path names none. */
+export function channelOfPath(pathname: string): string | null {
+  const last = pathname.split('/')[2] ?? '';
+  return isChannelName(last) ? last : null;
+}
+
+export function playlistPath(channel: string): string {
+  return `/live/${channel}/index.m3u8`;
+}
+
+/** All channels, and how far this computer's clock is behind the server's, in ms. `ask`: for a token, if need be. */
+export async function listChannels(
+  signal: AbortSignal,
+  ask: boolean,
+): Promise<{ channels: Channel[]; clockOffset: number }> {
+  const response = await authorized('admin', '/api/v1/channels', { signal, cache: 'no-store' }, ask);
+  const date = Date.parse(response.headers.get('Date') ?? '');
+  // The Date header counts whole seconds: a smaller difference says nothing.
+  const offset = Number.isFinite(date) && Math.abs(date - Date.now()) > 2500 ? date - Date.now() : 0;
+  return { channels: parseChannels(await response.json()), clockOffset: offset };
+}
+
+export async function putChannel(name: string, source: SourceRequest, ladder: string | null): Promise<void> {
+  await authorized('admin', `/api/v1/channels/${encodeURIComponent(name)}`, {
+    method: 'PUT',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(ladder ? { source, ladder } : { source }),
+  });
+}
+
+export async function deleteChannel(name: string): Promise<void> {
+  await authorized('admin', `/api/v1/channels/${encodeURIComponent(name)}`, { method: 'DELETE' });
+}
+
+/** Fetches with the stored token; asks for one on 401 and tries again until it fits or the person gives up. */
+export async function authorized(
+  kind: TokenKind,
+  url: string,
+  init: RequestInit,
+  ask = true,
+): Promise<Response> {
+  for (;;) {
+    const token = storedToken(kind);
+    const headers = new Headers(init.headers);
+    if (token) headers.set('Authorization', `Bearer ${token}`);
+    const response = await fetch(url, { ...init, headers });
+    if (response.ok) return response;
+    const problem = await readProblem(response);
+    if (response.status !== 401) throw problem;
+    if (token) forgetToken(kind, token);
+    if (!ask || (await requestToken(kind, token !== null)) === null) throw problem;
+  }
+}
+
+export async function readProblem(response: Response): Promise<Problem> {
+  const seconds = Number(response.headers.get('Retry-After') ?? Number.NaN);
+  const retryAfter = Number.isFinite(seconds) ? seconds : null;
+  let text = `The server answered ${response.status} ${response.statusText}`.trim() + '.';
+  try {
+    const body: unknown = JSON.parse((await response.text()).slice(0, 20_000));
+    if (isObject(body)) text = asText(body['detail']) || asText(body['title']) || text;
+  } catch {
+    // Not a problem document: a proxy in front, or an older server. The status line has to do.
+  }
+  return new Problem(response.status, text, retryAfter);
+}
+
+export function parseChannels(json: unknown): Channel[] {
+  const list = isObject(json) ? json['channels'] : null;
+  if (!Array.isArray(list)) return [];
+  return list.map(parseChannel).filter((channel) => channel !== null);
+}
+
+export function parseChannel(json: unknown): Channel | null {
+  if (!isObject(json)) return null;
+  const name = asText(json['name']);
+  if (!isChannelName(name)) return null;
+  return {
+    name,
+    state: oneOf(json['state'], ['waiting', 'starting', 'live', 'interrupted'], 'waiting'),
+    since: Date.parse(asText(json['since'])),
+    source: parseSource(json['source']),
+    ladder: asText(json['ladder']),
+    renditions: asList(json['renditions']).map(parseRendition),
+    viewers: asNumber(json['viewers']),
+    // Only a path of this server: the page fetches from it and links to it.
+    playlist: asText(json['playlist']).startsWith('/live/') ? asText(json['playlist']) : playlistPath(name),
+    messages: asList(json['messages']).map((message) => ({
+      level: oneOf(message['level'], ['info', 'warning', 'error'], 'info'),
+      text: asText(message['text']),
+    })),
+    endReason: asText(json['end_reason']) || null,
+    sessions: asNumber(json['sessions']),
+    workerRestarts: asNumber(json['worker_restarts']),
+  };
+}
+
+type Json = Record<string, unknown>;
+
+function parseSource(json: unknown): Source | null {
+  if (!isObject(json)) return null;
+  return {
+    kind: asText(json['kind']),
+    detail: asText(json['detail']),
+    remote: asText(json['remote']) || null,
+    video: isObject(json['video']) ? parseTrack(json['video']) : null,
+    audio: isObject(json['audio']) ? parseTrack(json['audio']) : null,
+    packets: asNumber(json['packets']),
+    lost: asNumber(json['lost']),
+    repaired: asNumber(json['repaired']),
+    refused: asNumber(json['refused']),
+    engineDropped: asNumber(json['engine_dropped']),
+  };
+}
+
+function parseRendition(json: Json): Rendition {
+  return {
+    ...parseTrack(json),
+    id: asText(json['id']),
+    kind: oneOf(json['kind'], ['video', 'audio'], 'video'),
+    passthrough: json['passthrough'] === true,
+    msn: asNumber(json['msn']),
+    segments: asNumber(json['segments']),
+    retainedBytes: asNumber(json['retained_bytes']),
+  };
+}
+
+function parseTrack(json: Json): Track {
+  return {
+    codec: asText(json['codec']),
+    width: asNumberOrNull(json['width']),
+    height: asNumberOrNull(json['height']),
+    frameRate: asNumberOrNull(json['frame_rate']),
+    sampleRate: asNumberOrNull(json['sample_rate']),
+    channels: asNumberOrNull(json['channels']),
+    bitrate: asNumber(json['bitrate']),
+  };
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+function asList(value: unknown): Json[] {
+  return Array.isArray(value) ? value.filter(isObject) : [];
+}
+function asText(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+function asNumberOrNull(value: unknown): number | null {
+  return typeof value === 'number' && Number.isFinite(value) ? value : null;
+}
+function asNumber(value: unknown): number {
+  return asNumberOrNull(value) ?? 0;
+}
+function oneOf<T extends string>(value: unknown, allowed: readonly T[], otherwise: T): T {
+  return allowed.find((each) => each === value) ?? otherwise;
+}
