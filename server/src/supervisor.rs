@@ -347,8 +347,10 @@ impl Inner {
             SourceRequest::Rtsp { url } => {
                 let bad = |e: &dyn std::fmt::Display| refusal(422, "bad-url", &format!("/source/rtsp/url: {e}"));
                 let url: url::Url = url.parse().map_err(|e| bad(&e))?;
+                if url.scheme() != "rtsp" || !url.has_host() {
+                    return Err(bad(&"only rtsp:// URLs can be pulled"));
+                }
                 let options = ingest::rtsp::PullOptions { url, idle_timeout: self.config.rtsp.idle_timeout };
-                ingest::rtsp::check(&options).map_err(|e| bad(&e))?;
                 Ok(Source::Rtsp { options })
             }
             SourceRequest::Whip {} => Ok(Source::Whip),

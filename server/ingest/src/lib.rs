@@ -1,7 +1,17 @@
 //! Publishers' media in: RTP over UDP, WHIP and RTSP become one stream of `IngestEvent`s per session.
 //!
 //! Cores are sans-IO (time is an argument), shells around them are thin tokio tasks.
-#![allow(unused_variables, dead_code)]
+
+mod depacketize;
+mod gate;
+mod h264;
+pub mod rtp;
+pub mod rtsp;
+pub mod sdp;
+mod sink;
+pub mod whip;
+
+pub use sink::EventSink;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,147 +76,16 @@ pub struct IngestStats {
     pub discontinuities: AtomicU64,
     /// Where packets come from once pinned.
     pub remote: std::sync::OnceLock<SocketAddr>,
-}
-
-impl IngestStats {
-    pub fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
-    }
+    /// Why the source cannot be had at the moment, for the operator.
+    pub last_error: std::sync::Mutex<Option<String>>,
 }
 
 impl IngestStats {
     pub fn last_error(&self) -> Option<String> {
-        None
-    }
-}
-pub mod rtp {
-
-    //! RTP over UDP, described by an SDP.
-    use super::*;
-
-    pub fn check(sdp: &str) -> Result<(), SdpError> {
-        todo!()
-    }
-    /// The SDP cannot be used; the line number counts from 1.
-    #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-    #[error("SDP line {line}: {problem}")]
-    pub struct SdpError {
-        pub line: usize,
-        pub problem: String,
+        self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    #[derive(Debug, thiserror::Error)]
-    pub enum ListenError {
-        #[error(transparent)]
-        Sdp(#[from] SdpError),
-        #[error("cannot listen on {address}: {source}")]
-        Bind { address: SocketAddr, source: std::io::Error },
-    }
-
-    /// Listens on the SDP's addresses and ports. Ends after `idle_timeout` of silence once media has flowed.
-    pub async fn listen(sdp: &str, idle_timeout: std::time::Duration) -> Result<IngestHandle, ListenError> {
-        todo!()
-    }
-}
-
-pub mod rtsp {
-
-    //! RTSP pull (retina): one task that connects, plays, reconnects with back-off.
-    use super::*;
-
-    #[derive(Clone, Debug)]
-    pub struct PullOptions {
-        pub url: url::Url,
-        pub idle_timeout: std::time::Duration,
-    }
-
-    #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-    #[error("RTSP URL: {0}")]
-    pub struct BadUrl(pub String);
-
-    pub fn check(o: &PullOptions) -> Result<(), BadUrl> {
-        todo!()
-    }
-    /// Starts pulling. After a lost connection the handle goes on with `Discontinuity` once media flows again.
-    pub fn pull(options: PullOptions) -> Result<IngestHandle, BadUrl> {
-        todo!()
-    }
-}
-
-pub mod whip {
-    //! WebRTC publishers (RFC 9725) with the webrtc crate; all sessions share one UDP port.
-    use super::*;
-
-    #[derive(Clone, Debug)]
-    pub struct WhipOptions {
-        pub udp_listen: SocketAddr,
-        /// Addresses to announce instead of the local one (NAT, containers).
-        pub external_addresses: Vec<std::net::IpAddr>,
-        /// Nothing heard for so long: the session ends with `Timeout`.
-        pub idle_timeout: std::time::Duration,
-        pub max_sessions: usize,
-    }
-
-    #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-    pub enum WhipError {
-        /// 400
-        #[error("the SDP offer cannot be read: {0}")]
-        Malformed(String),
-        /// 422
-        #[error("the SDP offer cannot be accepted: {0}")]
-        Unacceptable(String),
-        /// 503
-        #[error("no room for another session")]
-        Full,
-        /// 500
-        #[error("{0}")]
-        Internal(String),
-    }
-
-    /// The shared UDP port and all its sessions. Cheap to clone.
-    #[derive(Clone)]
-    pub struct WhipServer {}
-
-    pub struct Accepted {
-        pub answer: String,
-        /// Strong entity tag of the ICE session, without quotes.
-        pub etag: String,
-        pub session: WhipSession,
-        pub ingest: IngestHandle,
-    }
-
-    /// The HTTP side's grip on a session.
-    #[derive(Clone)]
-    pub struct WhipSession {}
-
-    impl WhipServer {
-        pub async fn bind(options: WhipOptions) -> std::io::Result<Self> {
-            todo!()
-        }
-        pub fn local_addr(&self) -> SocketAddr {
-            todo!()
-        }
-        /// Negotiates: H.264 (required unless the offer has audio only) and Opus.
-        pub async fn accept(&self, offer: &str) -> Result<Accepted, WhipError> {
-            todo!()
-        }
-    }
-
-    impl WhipSession {
-        pub fn is_closed(&self) -> bool {
-            todo!()
-        }
-        /// Trickle ICE: an `application/trickle-ice-sdpfrag` body.
-        pub async fn add_candidates(&self, fragment: &str) -> Result<(), WhipError> {
-            todo!()
-        }
-        /// Time since anything valid was heard from the publisher; for take-over (C38).
-        pub fn silent_for(&self) -> std::time::Duration {
-            todo!()
-        }
-        /// Ends the session: DTLS close, ICE gone, `Ended(reason)`.
-        pub fn close(&self, reason: media::EndReason) {
-            todo!()
-        }
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
     }
 }

@@ -213,7 +213,8 @@ fn paint_fish(canvas: &mut Canvas<'_>, unix_ms: u64) {
             return 0.0;
         }
         let sway = wag * back / 26.0;
-        ((3.0 + back * 0.62) - (y - sway).abs() + 0.5).clamp(0.0, 1.0) * ((27.0 - back - (6.0 - (y - sway).abs() * 0.5).max(0.0)).clamp(0.0, 1.0))
+        ((3.0 + back * 0.62) - (y - sway).abs() + 0.5).clamp(0.0, 1.0)
+            * ((27.0 - back - (6.0 - (y - sway).abs() * 0.5).max(0.0)).clamp(0.0, 1.0))
     };
     let (left, top) = (cx - 64.0, cy - 64.0);
     canvas.shape(left, top, 128.0, 128.0, FISH, 1.0, tail);
@@ -440,7 +441,9 @@ fn strokes(c: u8) -> Vec<Stroke> {
         b':' => lines(&[(0.06, 0.3, 0.06, 0.3), (0.06, 0.78, 0.06, 0.78)]),
         b'.' => lines(&[(0.06, 1.0, 0.06, 1.0)]),
         b'A' => lines(&[(0.0, 1.0, M, 0.0), (M, 0.0, W, 1.0), (0.1, 0.66, W - 0.1, 0.66)]),
-        b'C' => both(arc(M, M, M, M, 2.0, 3.75), both(arc(M, 1.0 - M, M, M, 0.25, 2.0), lines(&[(0.0, M, 0.0, 1.0 - M)]))),
+        b'C' => {
+            both(arc(M, M, M, M, 2.0, 3.75), both(arc(M, 1.0 - M, M, M, 0.25, 2.0), lines(&[(0.0, M, 0.0, 1.0 - M)])))
+        }
         b'D' => both(
             lines(&[(0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.16, 0.0), (0.0, 1.0, 0.16, 1.0), (W, 0.4, W, 0.6)]),
             both(arc(0.16, 0.4, W - 0.16, 0.4, 3.0, 4.0), arc(0.16, 0.6, W - 0.16, 0.4, 0.0, 1.0)),
