@@ -1,23 +1,32 @@
-//! Real publishers and players as child processes.
+//! Child processes that die with their owner, and real players and oracles among them.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
-use crate::server::free_rtp_port;
-use crate::{root, until};
+use serde_json::Value;
 
-/// A child process that dies with its owner.
+use crate::root;
+
+/// A child process that is killed with its owner.
 pub struct Client {
     child: Child,
     name: String,
-    _folder: Option<tempfile::TempDir>,
+    folder: tempfile::TempDir,
 }
 
 impl Client {
+    /// Starts it; standard error is kept for when the test fails.
     pub fn spawn(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let name = format!("{command:?}");
-        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
-        Self { child, name, _folder: None }
+        let errors = std::fs::File::create(folder.path().join("errors")).unwrap();
+        let child = command.stdin(Stdio::null()).stderr(errors).spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self { child, name, folder }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as a crash would: no goodbye.
@@ -29,123 +38,131 @@ impl Client {
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
+
+    pub fn errors(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("errors")).unwrap_or_default()
+    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.is_running() {
-            eprintln!("---- had ended by itself: {}", self.name);
+        if std::thread::panicking() {
+            let state = if self.is_running() { "running" } else { "ended by itself" };
+            eprintln!("---- {state}: {}\n{}", self.name, self.errors());
         }
         self.kill();
     }
 }
 
-/// What an ffmpeg publisher sends.
-pub struct Ffmpeg<'a> {
-    pub size: &'a str,
-    pub gop: u32,
-    pub audio: &'a [&'a str],
-    pub video_options: &'a [&'a str],
-}
-
-impl Default for Ffmpeg<'_> {
-    fn default() -> Self {
-        Self { size: "640x360", gop: 30, audio: &["-c:a", "libopus", "-b:a", "64k"], video_options: &["-bf", "0"] }
+/// Runs a client to its end. It gets `limit`, which no client needs unless it hangs.
+pub async fn finish(mut command: tokio::process::Command, limit: Duration) -> Output {
+    let name = format!("{:?}", command.as_std());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
+    match tokio::time::timeout(limit, child.wait_with_output()).await {
+        Ok(output) => output.unwrap(),
+        Err(_) => panic!("hangs: {name}"),
     }
 }
 
-/// A running ffmpeg that sends RTP, and the SDP that it wrote.
-pub struct RtpPublisher {
-    pub client: Client,
-    pub sdp: String,
+/// Standard error of a client that succeeded.
+fn succeeded(name: &str, output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {}: {errors}", output.status);
+    errors
 }
 
-impl Ffmpeg<'_> {
-    /// Sends a moving picture and a tone as RTP to two free ports of the loopback.
-    pub async fn publish(&self) -> RtpPublisher {
-        let (video, audio) = (free_rtp_port(), free_rtp_port());
-        self.publish_to(video, audio).await
-    }
-
-    pub async fn publish_to(&self, video: u16, audio: u16) -> RtpPublisher {
-        let folder = tempfile::tempdir().unwrap();
-        let sdp_file = folder.path().join("stream.sdp");
-        let picture = format!("testsrc2=size={}:rate=30", self.size);
-        let mut command = Command::new("ffmpeg");
-        command.args(["-v", "error", "-re", "-f", "lavfi", "-i", &picture]);
-        command.args(["-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"]);
-        let gop = self.gop.to_string();
-        command.args(["-map", "0:v", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "ultrafast"]);
-        command.args(["-b:v", "600k", "-g", &gop, "-keyint_min", &gop, "-sc_threshold", "0"]);
-        command.args(self.video_options).args(["-f", "rtp", &format!("rtp://127.0.0.1:{video}")]);
-        command.args(["-map", "1:a", "-ac", "2", "-ar", "48000"]).args(self.audio);
-        command.args(["-f", "rtp", &format!("rtp://127.0.0.1:{audio}")]);
-        command.arg("-sdp_file").arg(&sdp_file);
-        let mut client = Client::spawn(command);
-        let sdp = until("ffmpeg's SDP", || async {
-            let text = std::fs::read_to_string(&sdp_file).ok()?;
-            // Complete once the audio section is there.
-            text.contains("m=audio").then_some(text)
-        })
-        .await;
-        client._folder = Some(folder);
-        RtpPublisher { client, sdp }
-    }
-}
-
-/// Plays with ffmpeg for some seconds of media and fails on any error.
-pub fn ffmpeg_plays(url: &str, seconds: u32) {
-    let seconds = seconds.to_string();
-    let output = Command::new("ffmpeg")
-        .args(["-v", "warning", "-xerror", "-i", url, "-t", &seconds, "-f", "null", "-"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ffmpeg {url}: {errors}");
-    for bad in ["non monoton", "Invalid", "error while decoding", "corrupt", "timestamp discontinuity"] {
+/// Plays `seconds` of a stream with ffmpeg, decoding all of it, and fails on any error or complaint about time stamps.
+pub async fn ffmpeg_plays(url: &str, seconds: u32) {
+    let mut command = tokio::process::Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "warning", "-xerror", "-err_detect", "explode", "-i", url]);
+    command.args(["-t", &seconds.to_string(), "-f", "null", "-"]);
+    let output = finish(command, Duration::from_secs(u64::from(seconds) * 2 + 40)).await;
+    let errors = succeeded("ffmpeg", &output);
+    let wrong = ["non monoton", "Non-monoton", "Invalid", "error", "corrupt", "discontinuity", "skipping", "expired"];
+    for bad in wrong {
         assert!(!errors.contains(bad), "ffmpeg {url}: {errors}");
     }
 }
 
-/// Decode times of `seconds` of a playlist's packets as ffprobe sees them, for one kind of stream (`v` or `a`), in
-/// microseconds.
-pub fn ffprobe_times(url: &str, kind: &str, seconds: u32) -> Vec<i64> {
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-select_streams", kind, "-show_entries", "packet=dts_time", "-of", "csv=p=0"])
-        .args(["-read_intervals", &format!("%+{seconds}"), url])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ffprobe {url}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let time = |line: &str| Some((line.trim().trim_end_matches(',').parse::<f64>().ok()? * 1e6) as i64);
-    text.lines().filter_map(time).collect()
+/// A packet as ffprobe sees it; times in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    pub pts: i64,
+    pub dts: i64,
+    pub duration: i64,
+}
+
+/// The packets of `seconds` of a media playlist.
+pub async fn ffprobe_packets(url: &str, seconds: u32) -> Vec<Packet> {
+    let mut command = tokio::process::Command::new("ffprobe");
+    command.args(["-v", "error", "-show_entries", "packet=pts_time,dts_time,duration_time", "-of", "json"]);
+    command.args(["-read_intervals", &format!("%+{seconds}"), url]);
+    let output = finish(command, Duration::from_secs(u64::from(seconds) * 2 + 40)).await;
+    let errors = succeeded("ffprobe", &output);
+    assert!(errors.trim().is_empty(), "ffprobe {url}: {errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let time = |p: &Value, key: &str| {
+        let text = p[key].as_str().unwrap_or_else(|| panic!("{url}: a packet without {key}: {p}"));
+        (text.parse::<f64>().unwrap() * 1e6).round() as i64
+    };
+    let packet =
+        |p: &Value| Packet { pts: time(p, "pts_time"), dts: time(p, "dts_time"), duration: time(p, "duration_time") };
+    report["packets"].as_array().unwrap().iter().map(packet).collect()
+}
+
+/// Fails when decode times go back, stand still or leave a hole, or a picture is shown before it is decoded.
+pub fn check_packets(what: &str, packets: &[Packet]) {
+    for pair in packets.windows(2) {
+        let step = pair[1].dts - pair[0].dts;
+        assert!(step > 0, "{what}: decode time goes from {} by {step} µs", pair[0].dts);
+        // A frame's duration may be rounded to a tick of 90 kHz, and ffprobe rounds to microseconds.
+        assert!((step - pair[0].duration).abs() <= 100, "{what}: a hole or overlap at {:?}, {:?}", pair[0], pair[1]);
+    }
+    for packet in packets {
+        assert!(packet.pts >= packet.dts - 1, "{what}: shown before decoded: {packet:?}");
+    }
+}
+
+/// Plays with GStreamer's hlsdemux2 and gives the number of decoded pictures and sound buffers of `seconds` of media.
+pub async fn hlsdemux2_plays(url: &str, seconds: u32) -> (usize, usize) {
+    let program = script("gst_player.py");
+    let mut command = tokio::process::Command::new(system_python());
+    command.arg(program).args([url, &seconds.to_string()]);
+    let output = finish(command, Duration::from_secs(u64::from(seconds) * 2 + 60)).await;
+    let errors = succeeded("gst_player.py", &output);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"));
+    let count = |key: &str| usize::try_from(report[key].as_u64().unwrap()).unwrap();
+    (count("pictures"), count("sounds"))
 }
 
 /// Runs a script of tests/browser with node; its last line of standard output is a JSON report.
-pub async fn browser(script: &str, arguments: &[&str]) -> serde_json::Value {
-    let path = root().join("tests/browser").join(script);
-    let output = tokio::process::Command::new("node")
-        .arg(&path)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
+pub async fn browser(name: &str, arguments: &[&str], limit: Duration) -> Value {
+    let mut command = tokio::process::Command::new("node");
+    command.arg(root().join("tests/browser").join(name)).args(arguments);
+    let output = finish(command, limit).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script} {arguments:?}: {text}\n{errors}");
+    let errors = succeeded(&format!("{name} {arguments:?}: {text}"), &output);
     let last = text.lines().last().unwrap_or_default();
-    serde_json::from_str(last).unwrap_or_else(|e| panic!("{script}: {e}: {text}\n{errors}"))
+    serde_json::from_str(last).unwrap_or_else(|e| panic!("{name}: {e}: {text}\n{errors}"))
 }
 
 /// The Python of the test environment, with aiortc.
-pub fn python() -> PathBuf {
-    root().join(".venv/bin/python")
+pub const VENV_PYTHON: &str = ".venv/bin/python";
+
+/// Debian's own Python, which sees Debian's GStreamer bindings.
+pub fn system_python() -> &'static str {
+    "/usr/bin/python3"
 }
 
+/// True when Debian's Python has the GStreamer bindings, with the RTSP server where that is asked for.
+pub fn have_gi(library: &str) -> bool {
+    let code = format!("import gi; gi.require_version('{library}', '1.0')");
+    let found = Command::new(system_python()).args(["-c", &code]).output().is_ok_and(|o| o.status.success());
+    found || crate::skip(&format!("Python's binding of {library}"))
+}
+
+/// The path of a script in tests/clients.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(&root()).join("tests/clients").join(name)
+    root().join("tests/clients").join(name)
 }

@@ -5,7 +5,9 @@
 
 pub mod clients;
 pub mod playlist;
+pub mod publishers;
 pub mod server;
+pub mod viewer;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -32,14 +34,19 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
     }
 }
 
-/// True when the program is there. Its absence is a failure under FISHLADDER_STRICT=1, a skip, said aloud, otherwise.
+/// True when the program (a name, or a path below the root) is there. Its absence is a failure under
+/// FISHLADDER_STRICT=1, and otherwise a skip that is said aloud.
 pub fn have(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-        || PathBuf::from(program).is_file();
-    if !found {
-        assert!(std::env::var_os("FISHLADDER_STRICT").is_none(), "{program} is missing");
-        eprintln!("SKIPPED: {program} is missing");
-    }
-    found
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        root().join(program).is_file() || std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    found || skip(program)
+}
+
+/// Says that a test is skipped for want of something, or fails it where nothing may be skipped.
+pub fn skip(missing: &str) -> bool {
+    let strict = std::env::var("FISHLADDER_STRICT").is_ok_and(|v| v == "1");
+    assert!(!strict, "missing: {missing}; scripts/setup.sh test installs what the tests need");
+    eprintln!("SKIPPED, missing: {missing}");
+    false
 }

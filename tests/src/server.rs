@@ -1,26 +1,31 @@
 //! The program under test, on ports of its own.
 
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::{Value, json};
-
-use crate::playlist::Playlist;
 use crate::until;
+use crate::viewer::Viewer;
 
+/// A running server; derefs to a [`Viewer`] of it. Killed on drop; its log is printed when the test fails.
 pub struct Server {
-    pub base: String,
+    viewer: Viewer,
     child: Child,
-    log: PathBuf,
-    _folder: tempfile::TempDir,
-    http: reqwest::Client,
+    folder: tempfile::TempDir,
 }
 
 /// The program: FISHLADDER_BIN, or the release build.
 pub fn program() -> PathBuf {
     let path = std::env::var_os("FISHLADDER_BIN").map(PathBuf::from);
     path.unwrap_or_else(|| crate::root().join("target/release/fishladder"))
+}
+
+/// Runs a command of the program that is to end by itself; exit status 124 when it did not.
+pub fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command.arg("20").arg(program()).args(arguments).stdin(Stdio::null());
+    without_tokens(&mut command).output().unwrap()
 }
 
 pub fn free_tcp_port() -> u16 {
@@ -38,31 +43,45 @@ pub fn free_rtp_port() -> u16 {
     }
 }
 
+/// What the tests start a server with.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// `key=value`, each for a `--set`.
+    pub settings: &'a [&'a str],
+    /// Behind `serve`.
+    pub arguments: &'a [&'a str],
+    pub environment: &'a [(&'a str, &'a str)],
+}
+
 impl Server {
     pub async fn start(settings: &[&str]) -> Self {
-        Self::start_with(settings, &[]).await
+        Self::start_with(Options { settings, ..Options::default() }).await
     }
 
-    /// `settings` are `key=value`; `arguments` come behind `serve`.
-    pub async fn start_with(settings: &[&str], arguments: &[&str]) -> Self {
+    pub async fn start_with(options: Options<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
         let port = free_tcp_port();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(program());
-        command.arg("serve").args(arguments);
+        without_tokens(&mut command).arg("serve").args(options.arguments);
         command.args(["--set", &format!("http.listen=127.0.0.1:{port}")]);
         command.args(["--set", &format!("whip.udp_listen=127.0.0.1:{udp}")]);
-        for setting in settings {
+        for setting in options.settings {
             command.args(["--set", setting]);
         }
-        let file = std::fs::File::create(&log).unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.envs(options.environment.iter().copied());
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program().display()));
-        let http = reqwest::Client::builder().gzip(false).build().unwrap();
-        let server = Self { base: format!("http://127.0.0.1:{port}"), child, log, _folder: folder, http };
-        until("the server to be ready", || async {
-            server.http.get(server.url("/readyz")).send().await.ok().filter(|r| r.status().is_success())
+        let viewer = Viewer::new(format!("http://127.0.0.1:{port}"));
+        let mut server = Self { viewer, child, folder };
+        let ready = server.url("/readyz");
+        let http = reqwest::Client::new();
+        let child = &mut server.child;
+        until("the server to be ready", || {
+            assert!(matches!(child.try_wait(), Ok(None)), "the server has ended");
+            let request = http.get(&ready).send();
+            async move { request.await.ok().filter(|r| r.status().is_success()) }
         })
         .await;
         server
@@ -72,91 +91,63 @@ impl Server {
         self.child.id()
     }
 
-    pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+    /// A client of this server that may outlive the borrow.
+    pub fn viewer(&self) -> Viewer {
+        self.viewer.clone()
     }
 
+    /// What it wrote to standard error so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    pub async fn get(&self, path: &str) -> reqwest::Response {
-        self.http.get(self.url(path)).send().await.unwrap()
-    }
-
-    pub async fn put(&self, channel: &str, body: &Value) -> reqwest::Response {
-        let request = self.http.put(self.url(&format!("/api/v1/channels/{channel}")));
-        request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap()
-    }
-
-    pub async fn put_sdp(&self, channel: &str, sdp: &str, ladder: Option<Value>) {
-        let mut body = json!({ "source": { "rtp": { "sdp": sdp } } });
-        if let Some(ladder) = ladder {
-            body["ladder"] = ladder;
-        }
-        let response = self.put(channel, &body).await;
-        let status = response.status();
-        assert!(status.is_success(), "PUT {channel}: {status} {}", response.text().await.unwrap());
-    }
-
-    pub async fn status(&self, channel: &str) -> Option<Value> {
-        let response = self.get(&format!("/api/v1/channels/{channel}")).await;
-        if !response.status().is_success() {
-            return None;
-        }
-        Some(serde_json::from_str(&response.text().await.unwrap()).unwrap())
-    }
-
-    /// Waits until the channel is live with these renditions.
-    pub async fn live(&self, channel: &str, renditions: &[&str]) {
-        until(&format!("{channel} to be live with {renditions:?}"), || async {
-            let status = self.status(channel).await?;
-            let present: Vec<_> = status["renditions"].as_array()?.iter().filter_map(|r| r["id"].as_str()).collect();
-            (status["state"] == "live" && renditions.iter().all(|r| present.contains(r))).then_some(())
-        })
-        .await;
-    }
-
-    pub async fn playlist(&self, channel: &str, rendition: &str, query: &str) -> Playlist {
-        let response = self.get(&format!("/live/{channel}/{rendition}/index.m3u8{query}")).await;
-        let status = response.status();
-        let text = response.text().await.unwrap();
-        assert!(status.is_success(), "{rendition}{query}: {status} {text}\n{}", self.log());
-        Playlist::parse(&text)
-    }
-
-    /// Follows a rendition with blocking reloads until `parts` new parts were seen, checking each playlist against the one
-    /// before and fetching every part.
-    pub async fn follow(&self, channel: &str, rendition: &str, parts: usize) -> Playlist {
-        let mut playlist = self.playlist(channel, rendition, "").await;
-        for _ in 0..parts {
-            let (msn, part) = playlist.next();
-            let next = self.playlist(channel, rendition, &format!("?_HLS_msn={msn}&_HLS_part={part}")).await;
-            next.check();
-            next.check_after(&playlist);
-            if let Some(newest) = next.newest_part().filter(|p| !p.gap) {
-                let response = self.get(&format!("/live/{channel}/{rendition}/{}", newest.uri)).await;
-                assert_eq!(response.status(), 200, "{}", newest.uri);
-                assert!(!response.bytes().await.unwrap().is_empty());
-            }
-            playlist = next;
-        }
-        playlist
-    }
-
-    /// Process ids of the server's children whose command line names `word`.
+    /// Process ids of the server's children whose command line has the word `word`.
     pub fn children(&self, word: &str) -> Vec<u32> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if parent == Some(self.pid()) && String::from_utf8_lossy(&line).split('\0').any(|w| w == word) {
+            if parent_of(&entry.path()) == Some(self.pid()) && line.split(|b| *b == 0).any(|w| w == word.as_bytes()) {
                 found.push(pid);
             }
         }
         found
+    }
+
+    /// SIGTERM, and how the process ended.
+    pub async fn stop(&mut self) -> std::process::ExitStatus {
+        signal(self.pid(), nix::sys::signal::Signal::SIGTERM);
+        let child = &mut self.child;
+        until("the server to end", || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        })
+        .await
+    }
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+/// The tests say themselves what the environment holds.
+fn without_tokens(command: &mut Command) -> &mut Command {
+    command.env_remove("FISHLADDER_PUBLISH_TOKEN").env_remove("FISHLADDER_ADMIN_TOKEN").env_remove("RUST_LOG")
+}
+
+fn parent_of(process: &Path) -> Option<u32> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // The name before the last parenthesis may contain anything; state and parent follow.
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+impl Deref for Server {
+    type Target = Viewer;
+
+    fn deref(&self) -> &Viewer {
+        &self.viewer
     }
 }
 

@@ -1,11 +1,11 @@
 //! What bad input gets: a typed refusal, and nothing lost elsewhere.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use e2e::clients::Ffmpeg;
 use e2e::have;
-use e2e::server::{Server, program};
+use e2e::publishers::Ffmpeg;
+use e2e::server::{Options, Server, run};
 use serde_json::{Value, json};
 
 async fn problem(response: reqwest::Response, status: u16) -> Value {
@@ -44,9 +44,9 @@ async fn malformed_requests_are_refused_with_problem_details_and_disturb_no_one(
         let response = server.get(&format!("/live/canary/src/index.m3u8{query}")).await;
         assert_eq!(response.status(), 400, "{query}");
     }
-    let offer = reqwest::Client::new().post(server.url("/whip/new")).header("content-type", "application/sdp");
+    let offer = server.request("POST", "/whip/new").header("content-type", "application/sdp");
     problem(offer.body("v=0\r\nnonsense").send().await.unwrap(), 400).await;
-    let json = reqwest::Client::new().post(server.url("/whip/new")).header("content-type", "application/json");
+    let json = server.request("POST", "/whip/new").header("content-type", "application/json");
     problem(json.body("{}").send().await.unwrap(), 415).await;
 
     let after = server.follow("canary", "src", 5).await;
@@ -81,13 +81,6 @@ async fn junk_on_the_media_ports_disturbs_nothing() {
     assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
 }
 
-fn fishladder(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new("timeout");
-    command.arg("20").arg(program()).args(arguments).stdin(Stdio::null());
-    command.env_remove("FISHLADDER_PUBLISH_TOKEN").env_remove("FISHLADDER_ADMIN_TOKEN");
-    command.envs(environment.iter().copied()).output().unwrap()
-}
-
 fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
@@ -97,26 +90,59 @@ fn check_config_reports_all_faults_at_once_with_their_key_paths() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
     std::fs::write(&file, "[hls]\npart_target = \"fast\"\nwindo = \"24s\"\n[http]\nlisten = 7\n").unwrap();
-    let output = fishladder(&["check-config", file.to_str().unwrap()], &[]);
-    assert!(!output.status.success());
+    let output = run(&["check-config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     for path in ["hls.part_target", "hls.windo", "http.listen"] {
         assert!(errors(&output).contains(path), "{path}: {}", errors(&output));
     }
     let good = e2e::root().join("configs/fishladder.toml");
-    let output = fishladder(&["check-config", good.to_str().unwrap()], &[]);
+    let output = run(&["check-config", good.to_str().unwrap()]);
     assert!(output.status.success(), "{}", errors(&output));
 }
 
 #[test]
 fn the_server_refuses_to_listen_to_the_world_without_tokens() {
-    let output = fishladder(&["serve", "--set", "http.listen=0.0.0.0:0"], &[]);
-    assert!(!output.status.success() && output.status.code() != Some(124), "{}", errors(&output));
-    assert!(errors(&output).contains("token"), "{}", errors(&output));
+    for setting in ["http.listen=0.0.0.0:0", "http.listen=[::]:0", "whip.udp_listen=0.0.0.0:0"] {
+        let output = run(&["serve", "--set", setting]);
+        assert_eq!(output.status.code(), Some(1), "{setting}: {}", errors(&output));
+        assert!(errors(&output).contains("token"), "{setting}: {}", errors(&output));
+    }
+}
+
+#[tokio::test]
+async fn with_tokens_only_who_has_them_publishes_and_administers() {
+    let (publish, admin) = ("publish-0123456789abcdef", "admin-0123456789abcdef");
+    let environment = [("FISHLADDER_PUBLISH_TOKEN", publish), ("FISHLADDER_ADMIN_TOKEN", admin)];
+    let server = Server::start_with(Options { environment: &environment, ..Options::default() }).await;
+    let put = |token: Option<&str>| {
+        let request = server.request("PUT", "/api/v1/channels/stage").header("content-type", "application/json");
+        let request = request.body(json!({ "source": { "whip": {} } }).to_string());
+        token.iter().fold(request, |r, t| r.bearer_auth(t)).send()
+    };
+    for wrong in [None, Some("wrong-0123456789abcdef"), Some(publish)] {
+        let response = put(wrong).await.unwrap();
+        assert!(response.headers().contains_key("www-authenticate"));
+        problem(response, 401).await;
+    }
+    assert_eq!(put(Some(admin)).await.unwrap().status(), 201);
+    let offer = |token: &str| {
+        let request = server.request("POST", "/whip/stage").header("content-type", "application/sdp");
+        request.bearer_auth(token).body("v=0\r\nnonsense").send()
+    };
+    problem(offer(admin).await.unwrap(), 401).await;
+    // The token opens the door; what is no SDP is still refused.
+    problem(offer(publish).await.unwrap(), 400).await;
+    for secret in [publish, admin] {
+        assert!(!server.log().contains(secret), "a token is in the log");
+    }
 }
 
 #[test]
 fn doctor_finds_what_this_host_has() {
-    let output = fishladder(&["doctor"], &[]);
+    let output = run(&["doctor"]);
     assert!(output.status.success(), "{}", errors(&output));
     assert!(errors(&output).contains("x264enc"), "{}", errors(&output));
+    let output = run(&["doctor", "--json"]);
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(findings.as_array().unwrap().iter().all(|f| f["ok"] == true), "{findings}");
 }

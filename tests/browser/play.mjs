@@ -1,0 +1,98 @@
+// Plays a channel in Chromium through the watch page and prints what was seen as JSON.
+//
+// Usage: play.mjs BASE CHANNEL OPTIONS, OPTIONS being a JSON object:
+//   seconds     how long to look once the picture moves (default 10)
+//   publish     {width, height, fps}: publish the test card by WHIP from a second Chromium
+//   height      look at the rendition of this height
+//   switch      go through all renditions, looking at each for so many seconds
+//   restart     kill the publishing Chromium after the first look, publish anew after so many seconds, look again
+//   screenshot  file to save a picture of the watch page to
+
+import { openBrowser, observe, playing, publish, select, until, watch } from './lib.mjs';
+
+const [base, channel, text = '{}'] = process.argv.slice(2);
+const options = JSON.parse(text);
+const seconds = options.seconds ?? 10;
+const report = {};
+const browsers = [];
+
+async function open() {
+  const browser = await openBrowser();
+  browsers.push(browser);
+  return browser;
+}
+
+async function listed() {
+  for (const begun = Date.now(); Date.now() - begun < 40_000; ) {
+    const response = await fetch(`${base}/live/${channel}/index.m3u8`);
+    const playlist = await response.text();
+    if (response.ok) return playlist;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error('waited in vain for the multivariant playlist');
+}
+
+try {
+  let publisher = null;
+  if (options.publish) {
+    publisher = await open();
+    await publish(publisher, base, channel, options.publish);
+  }
+  // Whoever opens the page earlier waits for the publisher, and its retries would be part of the figures.
+  await listed();
+  const viewer = await open();
+  await watch(viewer, base, channel);
+  await playing(viewer);
+  report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
+  report.audioTracks = await viewer.page.evaluate(() => window.fishladder.hls.audioTracks.map((t) => t.name));
+  report.version = await viewer.page.evaluate(() => window.fishladder.hls.constructor.version);
+  if (options.height) await select(viewer, options.height);
+  // The player tunes in to the live edge in its first seconds.
+  await observe(viewer, 4);
+  report.first = await observe(viewer, seconds);
+
+  if (options.switch) {
+    report.switches = [];
+    const heights = [...new Set(report.levels)];
+    for (const height of [...heights, heights[0]]) {
+      const watched = observe(viewer, options.switch);
+      await select(viewer, height);
+      report.switches.push({ to: height, ...(await watched) });
+    }
+  }
+
+  if (options.restart) {
+    const before = await viewer.page.evaluate(() => window.fishladder.stats());
+    await publisher.kill();
+    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
+    const again = await open();
+    const restarted = Date.now();
+    await publish(again, base, channel, options.publish);
+    await until(
+      'the new picture',
+      viewer.page,
+      (since) => window.probe.samples.slice(-10).every((s) => s.clock !== null && s.clock > since),
+      restarted,
+      60_000,
+    );
+    report.backAfter = (Date.now() - restarted) / 1000;
+    await observe(viewer, 3);
+    report.second = await observe(viewer, seconds);
+    const after = await viewer.page.evaluate(() => window.fishladder.stats());
+    report.reopened = (after.reopened ?? 0) - (before.reopened ?? 0);
+    report.errors = await viewer.page.evaluate(() => window.probe.errors);
+  }
+  if (options.screenshot) await viewer.page.screenshot({ path: options.screenshot });
+  report.complaints = viewer.complaints;
+  console.log(JSON.stringify(report));
+} catch (error) {
+  console.error(error.stack);
+  for (const browser of browsers) {
+    console.error(browser.page.url(), browser.complaints.join('\n'));
+    const said = await browser.page.evaluate(() => document.body.innerText.slice(0, 600)).catch(() => '(gone)');
+    console.error(said);
+  }
+  process.exitCode = 1;
+} finally {
+  await Promise.all(browsers.map((b) => b.close().catch(() => {})));
+}

@@ -1,0 +1,138 @@
+//! Chromium at both ends: WHIP from the publish page, hls.js on the watch page. Everything is read off the picture: a clock
+//! is burned into it as a bar code, so moving pictures and latency are measured, not believed.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use e2e::clients::{VENV_PYTHON, browser, ffmpeg_plays};
+use e2e::have;
+use e2e::publishers::aiortc_publish;
+use e2e::server::{Options, Server};
+use serde_json::{Value, json};
+
+fn have_browser() -> bool {
+    have("chromium") && have("node") && have("tests/browser/node_modules/playwright-core/package.json")
+}
+
+/// Runs play.mjs and prints its report, which holds the figures.
+async fn play(server: &Server, channel: &str, options: Value) -> Value {
+    let arguments = [server.base(), channel, &options.to_string()];
+    let report = browser("play.mjs", &arguments, Duration::from_secs(240)).await;
+    println!("{channel} {options}: {report:#}");
+    report
+}
+
+/// The picture moved at the speed of time, without a stall, a jump or an error.
+fn check_smooth(seen: &Value) {
+    let number = |key: &str| seen[key].as_f64().unwrap_or_else(|| panic!("no {key}: {seen}"));
+    assert_eq!(seen["stalls"], 0, "{seen}");
+    assert_eq!(seen["errors"], json!([]), "{seen}");
+    // hls.js plays at up to 1.1 times the speed to come near its target latency.
+    let ratio = number("advanced") / number("seconds");
+    assert!((0.95..1.12).contains(&ratio), "played at {ratio} times the speed of time: {seen}");
+    // Against its own sampling, which is late on a busy machine, but never against the picture's clock.
+    assert!(number("jump") < 0.5 && number("hang") < 0.5, "{seen}");
+    assert_eq!(seen["ranges"], 1, "a hole in what is buffered: {seen}");
+    assert!(number("clocks") > number("samples") * 0.8, "the clock could not be read: {seen}");
+    let ratio = number("clockAdvanced") / 1000.0 / number("seconds");
+    assert!((0.85..1.2).contains(&ratio), "the clock in the picture went {ratio} times as fast as time: {seen}");
+    assert_eq!(number("clockBack"), 0.0, "the picture went back: {seen}");
+    assert!(number("audioBytes") > 0.0, "no sound: {seen}");
+}
+
+/// Prints the figure and holds it to the product's goal.
+fn check_latency(what: &str, seen: &Value, goal_ms: f64) {
+    let p50 = seen["p50"].as_f64().unwrap();
+    println!("FIGURE glass to glass, {what}: p50 {p50} ms, p95 {} ms (goal: p50 ≤ {goal_ms} ms)", seen["p95"]);
+    assert!(p50 <= goal_ms, "{what}: p50 {p50} ms: {seen}");
+}
+
+#[tokio::test]
+async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
+    if !have_browser() {
+        return;
+    }
+    let server = Server::start(&["ladder.default=passthrough"]).await;
+    let publish = json!({ "width": 640, "height": 360, "fps": 30 });
+    let report = play(&server, "stage", json!({ "publish": publish, "seconds": 20 })).await;
+    check_smooth(&report["first"]);
+    check_latency("passthrough, 200 ms parts", &report["first"], 1200.0);
+}
+
+#[tokio::test]
+async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
+    if !have_browser() {
+        return;
+    }
+    let ladder = r#"{ passthrough = true, audio_bitrate = "96k", rungs = [
+        { height = 360, bitrate = "500k", preset = "veryfast" }, { height = 180, bitrate = "200k", preset = "ultrafast" }] }"#;
+    let server = Server::start(&[&format!("ladders.test={}", ladder.replace('\n', " ")), "ladder.default=test"]).await;
+    let publish = json!({ "width": 960, "height": 540, "fps": 30 });
+    let options = json!({ "publish": publish, "seconds": 15, "height": 360, "switch": 8 });
+    let report = play(&server, "stage", options).await;
+    check_smooth(&report["first"]);
+    assert_eq!(report["first"]["height"], 360);
+    check_latency("software ladder at 360p", &report["first"], 1600.0);
+    let switches = report["switches"].as_array().unwrap();
+    assert_eq!(switches.len(), 4, "three renditions and back: {report}");
+    for switched in switches {
+        check_smooth(switched);
+        assert_eq!(switched["height"], switched["to"]);
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
+    if !have_browser() {
+        return;
+    }
+    let server = Server::start(&["ladder.default=passthrough"]).await;
+    let publish = json!({ "width": 640, "height": 360, "fps": 30 });
+    let report = play(&server, "stage", json!({ "publish": publish, "seconds": 5, "restart": 4 })).await;
+    check_smooth(&report["first"]);
+    assert_eq!(report["reopened"], 0, "hls.js went on by itself: {report}");
+    let second = &report["second"];
+    assert_eq!(second["stalls"], 0, "{second}");
+    assert!(second["clockAdvanced"].as_f64().unwrap() > 4000.0, "{second}");
+    for rendition in ["src", "aac", "opus"] {
+        let playlist = server.playlist("stage", rendition, "").await;
+        playlist.check();
+        assert_eq!(playlist.discontinuities(), 1, "{}", playlist.text);
+    }
+}
+
+#[tokio::test]
+async fn the_demo_plays_with_picture_and_sound_in_every_rendition() {
+    if !have_browser() {
+        return;
+    }
+    let server = Server::start_with(Options { arguments: &["--demo"], ..Options::default() }).await;
+    server.live("demo", &["src", "v480", "v360", "aac", "opus"]).await;
+    let report = play(&server, "demo", json!({ "seconds": 8, "switch": 6 })).await;
+    check_smooth(&report["first"]);
+    let mut heights: Vec<_> = report["levels"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+    heights.dedup();
+    assert_eq!(heights.len(), 3, "{report}");
+    for switched in report["switches"].as_array().unwrap() {
+        check_smooth(switched);
+    }
+    assert_eq!(report["audioTracks"].as_array().unwrap().len(), 1, "hls.js offers the tracks of one group: {report}");
+    assert_eq!(report["complaints"], json!([]), "the page complained");
+    ffmpeg_plays(&server.url("/live/demo/index.m3u8"), 6).await;
+}
+
+/// WHIP from something that is not a browser.
+#[tokio::test]
+async fn aiortc_publishes_and_everybody_plays() {
+    if !have(VENV_PYTHON) || !have("ffmpeg") {
+        return;
+    }
+    let server = Server::start(&["ladder.default=passthrough"]).await;
+    let _publisher = aiortc_publish(&server.url("/whip/studio"));
+    let renditions = ["src", "aac", "opus"];
+    server.live("studio", &renditions).await;
+    for playlist in server.follow_all("studio", &renditions, 40).await {
+        assert_eq!(playlist.gaps(), 0, "{}", playlist.text);
+    }
+    ffmpeg_plays(&server.url("/live/studio/index.m3u8"), 8).await;
+}
