@@ -5,12 +5,7 @@ use media::H264Config;
 
 /// The parameter sets of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15 5.3.3.1.2) as the configuration of a
 /// rendition whose size and rate we chose ourselves. `None` if the record is cut short or has no sets.
-pub fn config_from_avcc(
-    avcc: &[u8],
-    width: u32,
-    height: u32,
-    frame_rate: Option<(u32, u32)>,
-) -> Option<H264Config> {
+pub fn config_from_avcc(avcc: &[u8], width: u32, height: u32, frame_rate: Option<(u32, u32)>) -> Option<H264Config> {
     // version, profile, compatibility, level, 0b111111 + lengthSizeMinusOne
     if *avcc.first()? != 1 || avcc.get(4)? & 0b11 != 3 {
         return None;

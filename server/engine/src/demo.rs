@@ -144,10 +144,9 @@ fn paint_frames(pipeline: &gst::Pipeline) -> Result<(), DemoError> {
 
 fn stamp_capture_times(payloader: &gst::Element) {
     // Where the extension is not installed the sender reports alone must do; the SDP may announce what never comes.
-    if let (Some(extension), Some(payloader)) = (
-        gst_rtp::RTPHeaderExtension::create_from_uri(NTP_64),
-        payloader.downcast_ref::<gst_rtp::RTPBasePayload>(),
-    ) {
+    if let (Some(extension), Some(payloader)) =
+        (gst_rtp::RTPHeaderExtension::create_from_uri(NTP_64), payloader.downcast_ref::<gst_rtp::RTPBasePayload>())
+    {
         extension.set_id(NTP_64_ID);
         payloader.emit_by_name::<()>("add-extension", &[&extension]);
     }
@@ -172,6 +171,8 @@ mod tests {
     fn the_sdp_names_both_ports_and_ends_lines_as_rfc_8866_asks() {
         let sdp = sdp(&DemoOptions { video_port: 5004, audio_port: 5006 });
         assert!(sdp.contains("m=video 5004 RTP/AVP 96\r\n") && sdp.contains("m=audio 5006 RTP/AVP 97\r\n"));
-        assert!(sdp.lines().all(|l| l.get(1..2) == Some("=")) && sdp.matches("\r\n").count() == sdp.matches('\n').count());
+        assert!(
+            sdp.lines().all(|l| l.get(1..2) == Some("=")) && sdp.matches("\r\n").count() == sdp.matches('\n').count()
+        );
     }
 }

@@ -37,7 +37,7 @@ const NOMINAL_RATE: (u32, u32) = (30, 1);
 pub(crate) type Output = Arc<dyn Fn(u8, Arc<TrackConfig>, Unit) + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
-pub enum GraphError {
+pub(crate) enum GraphError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     #[error("the pipeline cannot be built: {0}")]
@@ -69,7 +69,6 @@ struct VideoInput {
     config: Option<Arc<TrackConfig>>,
     /// The parameter sets go in band ahead of this unit.
     sets_due: bool,
-    nominal_rate: Arc<Mutex<Option<(u32, u32)>>>,
 }
 
 struct AudioInput {
@@ -85,11 +84,8 @@ impl Graph {
     pub(crate) fn start(start: &Start, output: &Output) -> Result<Self, GraphError> {
         let pipeline = gst::Pipeline::new();
         let counters = Arc::new(Counters::default());
-        let video = if start.spec.video.is_empty() {
-            None
-        } else {
-            Some(build_video(&pipeline, start, output, &counters)?)
-        };
+        let video =
+            if start.spec.video.is_empty() { None } else { Some(build_video(&pipeline, start, output, &counters)?) };
         let track = u8::try_from(start.spec.video.len()).unwrap_or(u8::MAX);
         let audio = match &start.spec.audio {
             Some(rung) => Some(build_audio(&pipeline, rung, start.audio_origin, track, output)?),
@@ -179,7 +175,7 @@ impl VideoInput {
     fn push(&mut self, config: &Arc<TrackConfig>, unit: &Unit) -> Result<(), GraphError> {
         let TrackConfig::H264(h264) = &**config else { return Ok(()) };
         if self.config.as_ref() != Some(config) {
-            let rate = *lock(&self.nominal_rate).get_or_insert(h264.frame_rate.unwrap_or(NOMINAL_RATE));
+            let rate = *lock(&self.timeline).nominal_rate.get_or_insert(h264.frame_rate.unwrap_or(NOMINAL_RATE));
             // The rate stays what it first was: encoders would start a new sequence for a repaired VUI.
             let caps = gst::Caps::builder("video/x-h264")
                 .field("stream-format", "byte-stream")
@@ -291,14 +287,13 @@ fn build_video(
     gst::Element::link_many([source.upcast_ref(), &decoder, &tee])?;
     let timeline = Arc::new(Mutex::new(VideoTimeline::default()));
     let forced = Arc::new(Mutex::new(BTreeSet::new()));
-    let nominal_rate = Arc::new(Mutex::new(None));
     count_into(&decoder, "sink", counters, |c| &c.consumed);
     force_keys(&decoder, &timeline, &forced, start, counters);
     for (track, rung) in start.spec.video.iter().enumerate() {
         let track = u8::try_from(track).unwrap_or(u8::MAX);
-        build_rung(pipeline, &tee, backend, rung, track, &timeline, &nominal_rate, output)?;
+        build_rung(pipeline, &tee, backend, rung, track, &timeline, output)?;
     }
-    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true, nominal_rate })
+    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true })
 }
 
 /// Before the tee: skips what was delivered before a restart and sends one key-unit event ahead of each forced picture,
@@ -348,7 +343,6 @@ fn force_keys(
     });
 }
 
-#[allow(clippy::too_many_arguments)]
 fn build_rung(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
@@ -356,7 +350,6 @@ fn build_rung(
     rung: &VideoRung,
     track: u8,
     timeline: &Arc<Mutex<VideoTimeline>>,
-    nominal_rate: &Arc<Mutex<Option<(u32, u32)>>>,
     output: &Output,
 ) -> Result<(), GraphError> {
     let queue = make("queue")?;
@@ -369,7 +362,7 @@ fn build_rung(
     let encoders = backend.encoder(rung)?;
     let sink = output_sink(
         &gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build(),
-        video_samples(rung, track, timeline, nominal_rate, output),
+        video_samples(rung, track, timeline, output),
     );
     let mut chain = vec![queue.clone(), scaler.clone(), caps.clone()];
     chain.extend(encoders.iter().cloned());
@@ -497,8 +490,7 @@ fn build_audio(
     rate.set_property("tolerance", 10_000_000u64);
     rate.set_property("skip-to-first", false);
     let encoder = chosen.encoder(rung)?;
-    let timeline =
-        Arc::new(Mutex::new(AudioTimeline::new(rung.sample_rate, origin.map(MediaTime), chosen.priming())));
+    let timeline = Arc::new(Mutex::new(AudioTimeline::new(rung.sample_rate, origin.map(MediaTime), chosen.priming())));
     let sink = output_sink(
         &gst::Caps::builder("audio/mpeg").field("mpegversion", 4i32).field("stream-format", "raw").build(),
         audio_samples(rung, track, &timeline, output),
@@ -541,19 +533,13 @@ fn output_sink(caps: &gst::Caps, mut taken: Taken) -> gst_app::AppSink {
 }
 
 /// Encoded pictures as the contract wants them: slices only, the source's own presentation times.
-fn video_samples(
-    rung: &VideoRung,
-    track: u8,
-    timeline: &Arc<Mutex<VideoTimeline>>,
-    nominal_rate: &Arc<Mutex<Option<(u32, u32)>>>,
-    output: &Output,
-) -> Taken {
-    let (rung, timeline, nominal_rate, output) = (rung.clone(), timeline.clone(), nominal_rate.clone(), output.clone());
+fn video_samples(rung: &VideoRung, track: u8, timeline: &Arc<Mutex<VideoTimeline>>, output: &Output) -> Taken {
+    let (rung, timeline, output) = (rung.clone(), timeline.clone(), output.clone());
     let mut known: Option<(Vec<u8>, Arc<TrackConfig>)> = None;
     Box::new(move |sample| {
         let Some(avcc) = codec_data(sample) else { return };
         if known.as_ref().is_none_or(|(old, _)| *old != avcc) {
-            let rate = match (rung.frame_rate, *lock(&nominal_rate)) {
+            let rate = match (rung.frame_rate, lock(&timeline).nominal_rate) {
                 (Some(r), Some(n)) if fraction(n) < fraction(r) => Some(n),
                 (Some(r), _) => Some(r),
                 (None, n) => n,
@@ -648,4 +634,3 @@ fn fraction((n, d): (u32, u32)) -> gst::Fraction {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-

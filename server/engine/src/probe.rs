@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_second_best_encoder_will_do_and_says_so() {
-        let need = NEEDS.iter().find(|n| n.any_of.contains(&"x264enc")).map(|n| n.examine(|name| name == "openh264enc"));
+        let need =
+            NEEDS.iter().find(|n| n.any_of.contains(&"x264enc")).map(|n| n.examine(|name| name == "openh264enc"));
         assert!(need.is_some_and(|f| f.ok && f.detail.contains("x264enc would be better") && f.remedy.is_some()));
     }
 

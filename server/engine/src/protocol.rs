@@ -343,7 +343,13 @@ mod tests {
 
     fn config() -> impl Strategy<Value = TrackConfig> {
         prop_oneof![
-            (bytes(80), proptest::collection::vec(bytes(20), 0..4), any::<[u32; 4]>(), any::<u8>(), any::<Option<u32>>())
+            (
+                bytes(80),
+                proptest::collection::vec(bytes(20), 0..4),
+                any::<[u32; 4]>(),
+                any::<u8>(),
+                any::<Option<u32>>()
+            )
                 .prop_map(|(sps, pps, n, reorder_depth, rate)| TrackConfig::H264(H264Config {
                     sps,
                     pps,
@@ -362,11 +368,9 @@ mod tests {
 
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
-            (any::<Option<i64>>(), any::<Vec<Option<i64>>>()).prop_map(|(audio_origin, resume)| Message::Start(Start {
-                spec: LadderSpec { video: vec![], audio: None },
-                audio_origin,
-                resume
-            })),
+            (any::<Option<i64>>(), any::<Vec<Option<i64>>>()).prop_map(|(audio_origin, resume)| Message::Start(
+                Start { spec: LadderSpec { video: vec![], audio: None }, audio_origin, resume }
+            )),
             (any::<u8>(), config()).prop_map(|(track, c)| Message::Config { track, config: Arc::new(c) }),
             (any::<(u8, bool, bool, i64, i64, Option<i64>)>(), bytes(500)).prop_map(
                 |((track, key, force_key, pts, dts, duration), data)| Message::Unit(Unit {
@@ -382,8 +386,11 @@ mod tests {
             Just(Message::Stop),
             Just(Message::Ready),
             "[ -~]{0,200}".prop_map(Message::Fault),
-            any::<(u64, u64, u64)>()
-                .prop_map(|(consumed, decoded, errors)| Message::Stats(Stats { consumed, decoded, errors })),
+            any::<(u64, u64, u64)>().prop_map(|(consumed, decoded, errors)| Message::Stats(Stats {
+                consumed,
+                decoded,
+                errors
+            })),
         ]
     }
 

@@ -71,11 +71,7 @@ fn square_pixel_size(source: &H264Config) -> (u32, u32) {
         (0, _) | (_, 0) => (1, 1),
         sar => sar,
     };
-    if n > d {
-        (source.width, scaled(source.height, d, n))
-    } else {
-        (scaled(source.width, n, d), source.height)
-    }
+    if n > d { (source.width, scaled(source.height, d, n)) } else { (scaled(source.width, n, d), source.height) }
 }
 
 fn rung(source: &H264Config, request: &RungRequest, full_w: u32, full_h: u32, height: u32) -> Option<VideoRung> {

@@ -17,6 +17,8 @@ const REMEMBERED: usize = 512;
 pub(crate) struct VideoTimeline {
     base: Option<MediaTime>,
     exact: BTreeMap<u64, MediaTime>,
+    /// The source's frame rate as it was first announced; what encoders are told for the whole session.
+    pub(crate) nominal_rate: Option<(u32, u32)>,
 }
 
 impl VideoTimeline {
@@ -100,8 +102,14 @@ impl AudioTimeline {
     /// The presentation time of the pipeline's n-th AAC frame.
     pub(crate) fn frame_at(&self, n: i64) -> MediaTime {
         let frame = self.frame();
-        let (first, at) =
-            self.anchors.iter().rev().find(|(first, _)| *first <= n).or(self.anchors.first()).copied().unwrap_or_default();
+        let (first, at) = self
+            .anchors
+            .iter()
+            .rev()
+            .find(|(first, _)| *first <= n)
+            .or(self.anchors.first())
+            .copied()
+            .unwrap_or_default();
         at + MediaDuration((n - first) * frame.0) - MediaDuration::from_ticks(self.priming, self.rate)
     }
 

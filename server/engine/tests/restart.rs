@@ -61,7 +61,11 @@ fn check(got: &Got, source: &[media::AccessUnit], audio: &[media::AccessUnit]) {
     for id in ["v180", "v90"] {
         assert_eq!(got.pts(id), wanted, "{id}: every picture once, in order");
         let keys = got.keys(id);
-        assert!(source.iter().filter(|u| u.key).all(|u| keys.contains(&u.pts)), "{id}: keys of the source {:?} in {keys:?}", source.iter().filter(|u| u.key).map(|u| u.pts).collect::<Vec<_>>());
+        assert!(
+            source.iter().filter(|u| u.key).all(|u| keys.contains(&u.pts)),
+            "{id}: keys of the source {:?} in {keys:?}",
+            source.iter().filter(|u| u.key).map(|u| u.pts).collect::<Vec<_>>()
+        );
         // It all decodes: the new worker's first picture refers to nothing that the old one made.
         let raw = decode(&got.units[id], "video/x-h264,stream-format=byte-stream,alignment=au", "avdec_h264");
         assert_eq!(raw.len(), wanted.len(), "{id}");

@@ -15,8 +15,11 @@ use media::{AccessUnit, MediaDuration, MediaTime, OpusConfig, TrackConfig};
 
 /// Skips aloud where an element is missing; fails under FISHLADDER_STRICT=1.
 pub fn gstreamer_or_skip() -> bool {
-    let missing: Vec<String> =
-        engine::probe::examine().into_iter().filter(|f| !f.ok).map(|f| format!("{}: {}", f.subject, f.detail)).collect();
+    let missing: Vec<String> = engine::probe::examine()
+        .into_iter()
+        .filter(|f| !f.ok)
+        .map(|f| format!("{}: {}", f.subject, f.detail))
+        .collect();
     if missing.is_empty() {
         return true;
     }
@@ -26,14 +29,7 @@ pub fn gstreamer_or_skip() -> bool {
 }
 
 pub fn rung(id: &str, width: u32, height: u32, frame_rate: Option<(u32, u32)>) -> VideoRung {
-    VideoRung {
-        id: id.parse().unwrap(),
-        width,
-        height,
-        frame_rate,
-        bitrate: 400_000,
-        preset: "ultrafast".into(),
-    }
+    VideoRung { id: id.parse().unwrap(), width, height, frame_rate, bitrate: 400_000, preset: "ultrafast".into() }
 }
 
 pub fn aac(channels: u8) -> AudioRung {
@@ -104,7 +100,14 @@ pub fn opus(source: &str, channels: u8, packets: u32, start: MediaTime) -> Vec<A
         .enumerate()
         .map(|(n, (_, _, data, _))| {
             let at = start + MediaDuration(packet.0 * n as i64);
-            AccessUnit { pts: at, dts: at, duration: Some(packet), key: true, config: config.clone(), data: Bytes::from(data.clone()) }
+            AccessUnit {
+                pts: at,
+                dts: at,
+                duration: Some(packet),
+                key: true,
+                config: config.clone(),
+                data: Bytes::from(data.clone()),
+            }
         })
         .collect()
 }
