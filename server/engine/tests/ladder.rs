@@ -176,7 +176,6 @@ async fn opus_becomes_contiguous_aac_and_stays_in_its_place() {
         // ISO 14496-3 1.6.2.1: object type 2, frequency index 3 (48 kHz), channel configuration.
         assert_eq!(config.asc[..2], [0x11, 0x80 | channels << 3]);
         if channels == 1 {
-            let samples = pcm(units);
             // Where the source's tick is, and where it came out on the same timeline.
             let raw = run_pipeline(&format!(
                 "{TICKS} num-buffers=100 samplesperbuffer=960 ! audio/x-raw,format=F32LE,rate=48000,channels=1 ! appsink name=out"
