@@ -53,6 +53,8 @@ pub(crate) struct Graph {
     video: Option<VideoInput>,
     audio: Option<AudioInput>,
     counters: Arc<Counters>,
+    /// Something was fed: a pipeline that never got anything cannot be drained.
+    fed: bool,
 }
 
 #[derive(Default)]
@@ -75,8 +77,11 @@ struct AudioInput {
     source: gst_app::AppSrc,
     timeline: Arc<Mutex<AudioTimeline>>,
     config: Option<Arc<TrackConfig>>,
+    /// Made when the first unit tells the codec.
     decoder: Option<gst::Element>,
     next: gst::Element,
+    /// All but the decoder.
+    elements: Vec<gst::Element>,
 }
 
 impl Graph {
@@ -92,11 +97,12 @@ impl Graph {
             None => None,
         };
         pipeline.set_state(gst::State::Playing)?;
-        Ok(Self { pipeline, video, audio, counters })
+        Ok(Self { pipeline, video, audio, counters, fed: false })
     }
 
     /// Blocks while the pipeline is full.
     pub(crate) fn push(&mut self, config: &Arc<TrackConfig>, unit: &Unit) -> Result<(), GraphError> {
+        self.fed = true;
         match (&mut self.video, &mut self.audio) {
             (Some(video), _) if matches!(**config, TrackConfig::H264(_)) => video.push(config, unit),
             (_, Some(audio)) if !matches!(**config, TrackConfig::H264(_)) => {
@@ -114,12 +120,24 @@ impl Graph {
 
     /// Lets what is inside come out, for at most `limit`, and takes the pipeline down.
     pub(crate) fn finish(&self, limit: Duration) -> Result<(), GraphError> {
-        // A branch that never got caps cannot drain: it has nothing.
+        if !self.fed {
+            return Ok(());
+        }
+        // Audio that never came leaves a branch without a beginning: it cannot end, so it goes.
+        if let Some(audio) = self.audio.as_ref().filter(|audio| audio.decoder.is_none()) {
+            for element in &audio.elements {
+                let _ = element.set_state(gst::State::Null);
+                let _ = self.pipeline.remove(element);
+            }
+        }
         if let Some(video) = &self.video {
             let _ = video.source.end_of_stream();
         }
-        if let Some(audio) = &self.audio {
-            let _ = audio.source.end_of_stream();
+        match &self.audio {
+            Some(audio) if audio.decoder.is_some() => {
+                let _ = audio.source.end_of_stream();
+            }
+            Some(_) | None => {}
         }
         let limit = gst::ClockTime::try_from(limit).unwrap_or(gst::ClockTime::SECOND);
         let end = self
@@ -499,7 +517,8 @@ fn build_audio(
     pipeline.add(&source)?;
     pipeline.add_many(&chain)?;
     gst::Element::link_many(&chain)?;
-    Ok(AudioInput { source, timeline, config: None, decoder: None, next: convert })
+    let elements = std::iter::once(source.clone().upcast()).chain(chain).collect();
+    Ok(AudioInput { source, timeline, config: None, decoder: None, next: convert, elements })
 }
 
 fn input(name: &str, units: u64) -> gst_app::AppSrc {

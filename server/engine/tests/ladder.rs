@@ -137,6 +137,28 @@ async fn reordered_pictures_come_out_in_order_at_their_times() {
     assert_eq!(got.keys("v90"), key_pts(&units));
 }
 
+#[tokio::test]
+async fn a_session_whose_sound_never_came_ends_all_the_same() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let source = h264(320, 180, 30, 30, 30, START);
+    let begin = std::time::Instant::now();
+    let got = run_through(spec(vec![rung("v90", 160, 90, None)], Some(aac(2))), interleave(&source, &[])).await;
+    assert_eq!(got.pts("v90"), pts(&source));
+    assert!(got.restarts.is_empty(), "{:?}", got.restarts);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_session_that_never_began_ends_too() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let got = run_through(spec(vec![rung("v90", 160, 90, None)], Some(aac(2))), vec![]).await;
+    assert!(got.units.is_empty() && got.restarts.is_empty(), "{:?}", got.restarts);
+}
+
 /// A tick each second.
 const TICKS: &str = "audiotestsrc wave=ticks tick-interval=1000000000 volume=0.8 freq=1000";
 
