@@ -75,12 +75,8 @@ export class Card {
       { class: 'card', id: `channel-${name}`, tabIndex: -1, 'aria-label': `Channel ${name}` },
       h('header', { class: 'card-header' }, h('h2', {}, name), this.viewers, this.pill),
       this.messages,
-      h(
-        'div',
-        { class: 'card-top' },
-        this.picture,
-        h('div', { class: 'card-source' }, this.facts, this.detail),
-      ),
+      h('div', { class: 'card-top' }, this.picture, this.facts),
+      this.detail,
       this.media,
       this.footnote,
       h(
