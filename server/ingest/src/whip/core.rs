@@ -83,8 +83,6 @@ pub struct Transmit {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     pub data: BytesMut,
-    /// The answer to a request that proved to come from the publisher.
-    pub proven: bool,
 }
 
 impl Core {
@@ -158,13 +156,15 @@ impl Core {
         Ok((core, answer))
     }
 
-    pub fn on_datagram(&mut self, wall: WallTime, datagram: Datagram) {
+    /// True where the datagram proves that its pair of addresses is the publisher's.
+    pub fn on_datagram(&mut self, wall: WallTime, datagram: Datagram) -> bool {
         let Datagram { local, peer, data, at: now } = datagram;
         let kind = stun::classify(&data);
-        if kind == Kind::Stun && stun::message_type(&data) == Some(stun::BINDING_REQUEST) {
+        let request = kind == Kind::Stun && stun::message_type(&data) == Some(stun::BINDING_REQUEST);
+        if request {
             if !stun::knows_password(&data, &self.password, self.crypto.as_ref()) {
                 IngestStats::add(&self.stats.wrong_source, 1);
-                return;
+                return false;
             }
             self.heard = now;
         }
@@ -181,6 +181,7 @@ impl Core {
             // Set by the first packet that decrypted; a publisher that roams keeps the first.
             let _ = self.stats.remote.set(peer);
         }
+        request
     }
 
     pub fn on_timeout(&mut self, now: Instant, wall: WallTime) {
@@ -232,8 +233,7 @@ impl Core {
         if data.first() == Some(&21) && self.ended.is_none() {
             self.ended = Some(if self.connected { EndReason::Closed } else { EndReason::Transport });
         }
-        let proven = stun::message_type(&data) == Some(stun::BINDING_SUCCESS);
-        Some(Transmit { local: out.transport.local_addr, peer: out.transport.peer_addr, data, proven })
+        Some(Transmit { local: out.transport.local_addr, peer: out.transport.peer_addr, data })
     }
 
     pub fn next_timeout(&mut self) -> Instant {

@@ -270,7 +270,11 @@ impl Session {
                     }
                     let wall = WallTime::from_system(SystemTime::now());
                     for datagram in batch.drain(..) {
-                        self.core.on_datagram(wall, datagram);
+                        let (local, peer, at) = (datagram.local, datagram.peer, datagram.at);
+                        // Before anything is sent there: what comes back must find its way.
+                        if self.core.on_datagram(wall, datagram) {
+                            self.lane.learn(local, peer, at);
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(timeout.into()) => {
@@ -299,9 +303,6 @@ impl Session {
 
     fn transmit(&mut self) {
         while let Some(out) = self.core.poll_transmit() {
-            if out.proven {
-                self.lane.learn(out.local, out.peer, Instant::now());
-            }
             self.lane.send(out.local, out.peer, &out.data);
         }
     }
