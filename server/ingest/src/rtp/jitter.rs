@@ -38,7 +38,8 @@ pub enum Inserted {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
-    Packet(RtpPacket),
+    /// With its time of arrival.
+    Packet(Instant, RtpPacket),
     /// So many packets before the next one are given up.
     Lost(u64),
 }
@@ -92,7 +93,7 @@ impl JitterBuffer {
         };
         let seq = extend_sequence(self.highest, packet.sequence);
         let ahead = seq as i64 - self.highest as i64;
-        if ahead > MAX_DROPOUT || ahead < -MAX_MISORDER {
+        if !(-MAX_MISORDER..=MAX_DROPOUT).contains(&ahead) {
             return self.insert_far(now, packet);
         }
         self.probation = None;
@@ -157,10 +158,10 @@ impl JitterBuffer {
             self.wanted = self.wanted.split_off(&first);
             return Some(Released::Lost(first - next));
         }
-        let (_, (_, packet)) = self.waiting.pop_first()?;
+        let (_, (arrived, packet)) = self.waiting.pop_first()?;
         self.bytes = self.bytes.saturating_sub(packet.payload.len());
         self.next = Some(first + 1);
-        Some(Released::Packet(packet))
+        Some(Released::Packet(arrived, packet))
     }
 
     /// Missing packets to ask for now, at most `MAX_NACKS`.
@@ -216,7 +217,7 @@ mod tests {
     fn drain(j: &mut JitterBuffer, now: Instant) -> Vec<i64> {
         std::iter::from_fn(|| j.pop(now))
             .map(|r| match r {
-                Released::Packet(p) => p.sequence.into(),
+                Released::Packet(_, p) => p.sequence.into(),
                 Released::Lost(n) => -(n as i64),
             })
             .collect()
