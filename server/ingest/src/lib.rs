@@ -76,6 +76,8 @@ pub struct IngestStats {
     pub discontinuities: AtomicU64,
     /// Where packets come from once pinned.
     pub remote: std::sync::OnceLock<SocketAddr>,
+    /// Why a source that is pulled does not play just now, as a sentence for the operator.
+    pub last_error: std::sync::Mutex<Option<String>>,
 }
 
 impl IngestStats {
