@@ -20,9 +20,14 @@ struct Camera {
 impl Camera {
     /// `None`: the packages are not there.
     fn start() -> Option<Self> {
+        // Debian's own Python has the bindings; another one earlier in PATH has not.
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rtsp_server.py");
-        let spawned =
-            Command::new("python3").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(drop);
+        let spawned = Command::new("/usr/bin/python3")
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(drop);
         let port = spawned.and_then(|mut process| {
             let mut line = String::new();
             let _ = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);

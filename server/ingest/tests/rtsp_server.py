@@ -7,8 +7,9 @@ import sys
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 
 Gst.init(None)
 LAUNCH = (
@@ -25,7 +26,7 @@ factory.set_launch(LAUNCH)
 factory.set_shared(True)
 
 auth = GstRtspServer.RTSPAuth()
-auth.set_supported_methods(3)  # GST_RTSP_AUTH_DIGEST
+auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
 token = GstRtspServer.RTSPToken()
 token.set_string("media.factory.role", "user")
 auth.add_digest("viewer", "p:ss", token)
