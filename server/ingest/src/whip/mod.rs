@@ -201,7 +201,11 @@ impl WhipSession {
 
     /// Ends the session: DTLS close, ICE gone, `Ended(reason)`. The first reason given stays.
     pub fn close(&self, reason: EndReason) {
-        self.stop.send_if_modified(|stop| stop.replace(reason).is_none());
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(reason);
+            first
+        });
     }
 }
 
