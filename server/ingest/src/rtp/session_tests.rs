@@ -402,6 +402,20 @@ fn a_missing_track_is_waited_for_and_then_joins() {
 }
 
 #[test]
+fn the_clock_is_told_though_all_audio_was_cut() {
+    let mut rig = Rig::new(vec![video(), opus()], false);
+    for n in 0..3 {
+        rig.rtp(20 * MS * n, opus_packet(n, 0, 2));
+    }
+    for p in Camera::new().next() {
+        rig.rtp(400 * MS, p);
+    }
+    assert!(
+        matches!(rig.events[..], [IngestEvent::Clock(map), IngestEvent::Unit(_)] if map.wall == rig.wall(400 * MS))
+    );
+}
+
+#[test]
 fn a_restarted_sender_is_one_discontinuity_and_time_goes_on() {
     let mut rig = Rig::new(vec![video(), opus()], false);
     let mut camera = Camera::new();
