@@ -21,7 +21,7 @@ const HEAVY: [(&str, &[&str]); 8] = [
     ("gstreamer-app", &["engine"]),
     ("gstreamer-video", &["engine"]),
     ("gstreamer-rtp", &["engine"]),
-    ("webrtc", &["ingest"]),
+    ("rtc", &["ingest"]),
     ("retina", &["ingest"]),
     ("hyper", &["server"]),
     ("tokio", &["ingest", "engine", "server", "e2e"]),

@@ -394,7 +394,7 @@ mod tests {
     fn ffmpegs_description_is_read_as_it_is() {
         let d = parse(FFMPEG).unwrap();
         let [video, audio] = &d.media[..] else { panic!() };
-        assert_eq!(video.address, "127.0.0.1:15004".parse().unwrap());
+        assert_eq!(video.address.to_string(), "127.0.0.1:15004");
         assert_eq!(video.rtcp, Rtcp::At("127.0.0.1:15005".parse().unwrap()));
         let TrackFormat::H264 { parameter_sets } = &video.spec.format else { panic!() };
         assert_eq!(parameter_sets.len(), 2);

@@ -137,13 +137,15 @@ export class History {
   }
 }
 
-/** URI of the variant with the lowest BANDWIDTH in a multivariant playlist (RFC 8216bis, 4.4.6.2), or null. */
+/** URI of the picture with the lowest BANDWIDTH in a multivariant playlist (RFC 8216bis, 4.4.6.2), or null. */
 export function lowestVariant(playlist: string, base: string): string | null {
   let lowest: { bandwidth: number; uri: string } | null = null;
   let bandwidth: number | null = null;
   for (const line of playlist.split('\n').map((each) => each.trim())) {
     if (line.startsWith('#EXT-X-STREAM-INF:')) {
-      bandwidth = Number(/[:,]BANDWIDTH=(\d+)/.exec(line)?.[1] ?? Number.NaN);
+      // A variant of sound alone has no RESOLUTION.
+      const picture = /[:,]RESOLUTION=\d/.test(line);
+      bandwidth = picture ? Number(/[:,]BANDWIDTH=(\d+)/.exec(line)?.[1] ?? Number.NaN) : Number.NaN;
     } else if (line !== '' && !line.startsWith('#') && bandwidth !== null) {
       if (Number.isFinite(bandwidth) && bandwidth < (lowest?.bandwidth ?? Infinity))
         lowest = { bandwidth, uri: line };

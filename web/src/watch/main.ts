@@ -15,6 +15,26 @@ import { Player, type PlayerState } from './player';
 const BEHIND_S = 2;
 const IDLE_MS = 3000;
 
+/** Once someone chose about the sound, the invitation to switch it on has done its work. */
+let touchedSound = false;
+
+const STATE: Record<PlayerState, string> = {
+  connecting: 'Connecting',
+  waiting: 'Waiting',
+  interrupted: 'Interrupted',
+  playing: 'Live',
+  ended: 'Ended',
+  unsupported: 'Not supported',
+};
+const PILL: Record<PlayerState, string> = {
+  connecting: 'starting',
+  waiting: 'waiting',
+  interrupted: 'interrupted',
+  playing: 'live',
+  ended: 'waiting',
+  unsupported: 'error',
+};
+
 declare global {
   interface Window {
     /** For tests and support. */
@@ -328,25 +348,6 @@ function start(name: string): void {
     wake();
   }
 }
-
-let touchedSound = false;
-
-const STATE: Record<PlayerState, string> = {
-  connecting: 'Connecting',
-  waiting: 'Waiting',
-  interrupted: 'Interrupted',
-  playing: 'Live',
-  ended: 'Ended',
-  unsupported: 'Not supported',
-};
-const PILL: Record<PlayerState, string> = {
-  connecting: 'starting',
-  waiting: 'waiting',
-  interrupted: 'interrupted',
-  playing: 'live',
-  ended: 'waiting',
-  unsupported: 'error',
-};
 
 function trackLabel(track: { name: string; groupId: string } | undefined): string {
   if (!track) return '';

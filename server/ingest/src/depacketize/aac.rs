@@ -133,7 +133,7 @@ pub fn parse_config(asc: Bytes) -> Result<AacConfig, &'static str> {
         at += n as usize;
         Ok(value)
     };
-    let mut rate = |take: &mut dyn FnMut(u32) -> Result<u32, &'static str>| match take(4)? {
+    let rate = |take: &mut dyn FnMut(u32) -> Result<u32, &'static str>| match take(4)? {
         15 => take(24),
         i => RATES.get(i as usize).copied().ok_or("the AudioSpecificConfig's sampling frequency is reserved"),
     };

@@ -96,11 +96,6 @@ impl DecodeTimes {
     pub fn restart(&mut self) {
         self.largest.clear();
     }
-
-    /// No decoding time up to here may be given again.
-    pub fn last(&self) -> Option<MediaTime> {
-        self.last
-    }
 }
 
 impl Poc {

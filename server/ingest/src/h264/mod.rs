@@ -11,6 +11,9 @@ pub use parameters::ParameterSets;
 pub use slice::{Slice, SliceType};
 pub use sps::{PocType, Sps};
 
+#[cfg(test)]
+pub(crate) use {bits::write::BitWriter, sps::tests::write as write_sps};
+
 /// nal_unit_type (table 7-1).
 pub mod nal {
     pub const SLICE: u8 = 1;

@@ -38,7 +38,8 @@ pub enum Inserted {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
-    Packet(RtpPacket),
+    /// With its time of arrival.
+    Packet(Instant, RtpPacket),
     /// So many packets before the next one are given up.
     Lost(u64),
 }
@@ -157,10 +158,10 @@ impl JitterBuffer {
             self.wanted = self.wanted.split_off(&first);
             return Some(Released::Lost(first - next));
         }
-        let (_, (_, packet)) = self.waiting.pop_first()?;
+        let (_, (arrived, packet)) = self.waiting.pop_first()?;
         self.bytes = self.bytes.saturating_sub(packet.payload.len());
         self.next = Some(first + 1);
-        Some(Released::Packet(packet))
+        Some(Released::Packet(arrived, packet))
     }
 
     /// Missing packets to ask for now, at most `MAX_NACKS`.
@@ -216,7 +217,7 @@ mod tests {
     fn drain(j: &mut JitterBuffer, now: Instant) -> Vec<i64> {
         std::iter::from_fn(|| j.pop(now))
             .map(|r| match r {
-                Released::Packet(p) => p.sequence.into(),
+                Released::Packet(_, p) => p.sequence.into(),
                 Released::Lost(n) => -(n as i64),
             })
             .collect()
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(drain(&mut j, t), [65_534]);
         j.insert(t, packet(1));
         j.insert(t, packet(0));
-        assert_eq!(drain(&mut j, t), []);
+        assert!(drain(&mut j, t).is_empty());
         assert_eq!(j.insert(t, packet(65_535)), Inserted::Accepted);
         assert_eq!(drain(&mut j, t), [65_535, 0, 1]);
         assert_eq!(j.insert(t, packet(0)), Inserted::Late);
@@ -243,7 +244,7 @@ mod tests {
         j.insert(t, packet(3));
         assert_eq!(j.insert(t, packet(3)), Inserted::Duplicate);
         assert_eq!(j.next_release(), Some(t + BUDGET));
-        assert_eq!(drain(&mut j, t + BUDGET - Duration::from_millis(1)), []);
+        assert!(drain(&mut j, t + BUDGET - Duration::from_millis(1)).is_empty());
         assert_eq!(drain(&mut j, t + BUDGET), [-1, 3]);
         assert_eq!(j.insert(t, packet(2)), Inserted::Late);
     }
@@ -266,10 +267,10 @@ mod tests {
         let (mut j, t) = (JitterBuffer::new(BUDGET * 4), Instant::now());
         j.insert(t, packet(1));
         j.insert(t, packet(4));
-        assert_eq!(j.nacks(t), []);
+        assert!(j.nacks(t).is_empty());
         assert_eq!(j.next_nack(), Some(t + NACK_GRACE));
         assert_eq!(j.nacks(t + NACK_GRACE), [2, 3]);
-        assert_eq!(j.nacks(t + NACK_GRACE), []);
+        assert!(j.nacks(t + NACK_GRACE).is_empty());
         assert_eq!(j.insert(t, packet(2)), Inserted::Repaired);
         assert_eq!(j.nacks(t + NACK_GRACE + NACK_AGAIN), [3]);
     }

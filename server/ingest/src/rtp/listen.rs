@@ -176,7 +176,7 @@ impl Shell {
     fn on_rtp(&mut self, now: Instant, wall: WallTime, track: usize, from: SocketAddr, datagram: Bytes) {
         let Some(pin) = self.pins.get_mut(track) else { return };
         let packets = match pin.judge(now, from, &datagram) {
-            Verdict::Accept => vec![datagram],
+            Verdict::Accept => vec![(now, datagram)],
             Verdict::Pinned(packets) => {
                 tracing::info!(track, source = %from, "RTP source pinned");
                 let _ = self.stats.remote.set(from);
@@ -194,8 +194,9 @@ impl Shell {
                 self.early_rtcp.push((of, source, report));
             }
         }
-        for packet in packets {
-            self.session.on_track_rtp(now, wall, track, packet);
+        for (at, packet) in packets {
+            let ago = i64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(0);
+            self.session.on_track_rtp(at, WallTime(wall.0 - ago), track, packet);
         }
     }
 

@@ -7,6 +7,8 @@ mod packet;
 mod pin;
 pub mod rtcp;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod timestamp;
 mod track;
 

@@ -115,7 +115,8 @@ impl RtpPacket {
     }
 }
 
-/// Writes a packet; for tests of this crate and of others that drive a session.
+/// Writes a packet, for tests.
+#[cfg(test)]
 pub fn write(payload_type: u8, marker: bool, sequence: u16, timestamp: u32, ssrc: u32, payload: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(12 + payload.len());
     out.push(0x80);

@@ -23,15 +23,22 @@ pub struct SourcePin {
 
 struct Candidate {
     address: SocketAddr,
-    held: Vec<(u16, u32, Bytes)>,
+    held: Vec<Held>,
     seen: Instant,
+}
+
+struct Held {
+    at: Instant,
+    sequence: u16,
+    ssrc: u32,
+    datagram: Bytes,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accept,
-    /// Pinned just now: these packets are its first ones.
-    Pinned(Vec<Bytes>),
+    /// Pinned just now: these packets are its first ones, with their times of arrival.
+    Pinned(Vec<(Instant, Bytes)>),
     OnProbation,
     WrongSource,
     Malformed,
@@ -76,22 +83,23 @@ impl SourcePin {
         let Some(candidate) = self.candidates.get_mut(at) else { return Verdict::WrongSource };
         candidate.seen = now;
         let in_sequence =
-            candidate.held.iter().any(|(seq, ssrc, _)| *ssrc == packet.ssrc && packet.sequence.wrapping_sub(*seq) == 1);
+            candidate.held.iter().any(|h| h.ssrc == packet.ssrc && packet.sequence.wrapping_sub(h.sequence) == 1);
         if candidate.held.len() == MAX_HELD {
             candidate.held.remove(0);
         }
-        candidate.held.push((packet.sequence, packet.ssrc, datagram.clone()));
+        let datagram = datagram.clone();
+        candidate.held.push(Held { at: now, sequence: packet.sequence, ssrc: packet.ssrc, datagram });
         if !in_sequence {
             return Verdict::OnProbation;
         }
         let mut held = std::mem::take(&mut candidate.held);
-        held.retain(|(_, ssrc, _)| *ssrc == packet.ssrc);
+        held.retain(|h| h.ssrc == packet.ssrc);
         self.candidates.clear();
         self.pinned = Some((from, now));
         // In order, since before its first packet a reorder buffer knows no sequence.
         let base = packet.sequence.wrapping_sub(0x4000);
-        held.sort_by_key(|(seq, _, _)| seq.wrapping_sub(base));
-        Verdict::Pinned(held.into_iter().map(|(_, _, datagram)| datagram).collect())
+        held.sort_by_key(|h| h.sequence.wrapping_sub(base));
+        Verdict::Pinned(held.into_iter().map(|h| (h.at, h.datagram)).collect())
     }
 }
 
@@ -112,7 +120,7 @@ mod tests {
         let (mut pin, t) = (SourcePin::new(vec![]), Instant::now());
         assert_eq!(pin.judge(t, from(1), &p(65_535, 1)), Verdict::OnProbation);
         assert_eq!(pin.judge(t, from(2), &p(7, 2)), Verdict::OnProbation);
-        assert_eq!(pin.judge(t, from(1), &p(0, 1)), Verdict::Pinned(vec![p(65_535, 1), p(0, 1)]));
+        assert_eq!(pin.judge(t, from(1), &p(0, 1)), Verdict::Pinned(vec![(t, p(65_535, 1)), (t, p(0, 1))]));
         assert_eq!(pin.judge(t, from(2), &p(8, 2)), Verdict::WrongSource);
         assert_eq!(pin.judge(t, from(1), &p(1, 1)), Verdict::Accept);
         assert_eq!(pin.pinned(), Some(from(1)));

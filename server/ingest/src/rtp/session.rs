@@ -229,7 +229,9 @@ impl RtpSession {
     pub fn next_timeout(&self) -> Option<Instant> {
         let releases = self.tracks.iter().filter_map(|t| t.jitter.next_release());
         let nacks = self.tracks.iter().filter(|_| self.config.can_nack).filter_map(|t| t.jitter.next_nack());
-        let start = if self.started { None } else { self.start_deadline() };
+        // Patience only ends anything where there is something to start with.
+        let ready = !self.started && self.tracks.iter().any(Track::has_units);
+        let start = if ready { self.start_deadline() } else { None };
         let key_frame = self.last_key_frame_request.filter(|_| self.asks_key_frames()).map(|t| t + KEY_FRAME_PACE);
         let report = self.last_report.filter(|_| self.config.can_report).map(|t| t + REPORT_PACE);
         let bye = if self.ended { None } else { self.bye_deadline() };
@@ -284,24 +286,24 @@ impl RtpSession {
             packet.payload = packet.payload.slice(2..);
             packet.ssrc = ssrc;
         }
-        let mut packets = vec![packet];
-        if track.ssrc != packets.first().map(|p| p.ssrc) {
+        let mut packets = vec![(now, packet)];
+        if track.ssrc != packets.first().map(|(_, p)| p.ssrc) {
             let recently = track.epoch_began.is_some_and(|t| now.saturating_duration_since(t) < EPOCH_PACE);
-            let Some(packet) = packets.pop() else { return };
-            match track.admit_source(packet, recently) {
+            let Some((_, packet)) = packets.pop() else { return };
+            match track.admit_source(now, packet, recently) {
                 Some(first) => packets = first,
                 None => return,
             }
-            self.begin_source(now, index, packets.first().map(|p| p.ssrc));
+            self.begin_source(now, index, packets.first().map(|(_, p)| p.ssrc));
         }
         let Some(track) = self.tracks.get_mut(index) else { return };
         track.bye = None;
         track.last_packet = Some(now);
         track.rival = None;
         track.first_packet.get_or_insert(now);
-        for packet in packets {
-            track.reception.on_packet(now, &packet);
-            let counter = match track.jitter.insert(now, packet) {
+        for (at, packet) in packets {
+            track.reception.on_packet(at, &packet);
+            let counter = match track.jitter.insert(at, packet) {
                 Inserted::Accepted | Inserted::OnProbation => continue,
                 Inserted::Repaired => &self.stats.repaired,
                 Inserted::Duplicate => &self.stats.duplicate,
@@ -333,12 +335,12 @@ impl RtpSession {
 
     /// Moves what the reorder buffer gives through the depacketizer to the timeline.
     fn release(&mut self, now: Instant, index: usize) {
-        let arrival = self.micros(now);
+        let epoch = self.epoch.unwrap_or(now);
         let mut fresh = false;
         while let Some(track) = self.tracks.get_mut(index)
             && let Some(released) = track.jitter.pop(now)
         {
-            let lost = track.push(now, arrival, released, &self.stats);
+            let lost = track.push(now, epoch, released, &self.stats);
             IngestStats::add(&self.stats.lost, lost);
             if !fresh {
                 self.use_early_report(index);

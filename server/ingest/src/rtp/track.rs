@@ -29,6 +29,9 @@ const MAX_HELD_BYTES: usize = 24 << 20;
 /// Packets of a new source that are kept until two came in sequence.
 const MAX_RIVAL_PACKETS: usize = 16;
 
+/// A packet with its time of arrival.
+pub type Arrived = (Instant, RtpPacket);
+
 /// A unit on its sender's clock.
 #[derive(Clone, Debug)]
 pub struct RawUnit {
@@ -64,7 +67,7 @@ pub struct Track {
     /// When the present epoch began, if it is not the first.
     pub epoch_began: Option<Instant>,
     /// Another source that would take over.
-    pub rival: Option<(u32, Vec<RtpPacket>)>,
+    pub rival: Option<(u32, Vec<Arrived>)>,
     /// Arrival of the end of the epoch before, and its time.
     pub left_epoch: Option<(i64, MediaTime)>,
     pub after_gap: bool,
@@ -136,9 +139,9 @@ impl Track {
 
     /// A packet of a source that is not the track's. Gives the packets to go on with once that source may take over:
     /// at once where there is none yet, else when two came in sequence without the old one in between (D4, D5).
-    pub fn admit_source(&mut self, packet: RtpPacket, recently_changed: bool) -> Option<Vec<RtpPacket>> {
+    pub fn admit_source(&mut self, now: Instant, packet: RtpPacket, recently_changed: bool) -> Option<Vec<Arrived>> {
         if self.ssrc.is_none() {
-            return Some(vec![packet]);
+            return Some(vec![(now, packet)]);
         }
         if recently_changed {
             return None;
@@ -148,11 +151,11 @@ impl Track {
             *ssrc = packet.ssrc;
             kept.clear();
         }
-        let in_sequence = kept.iter().any(|p| packet.sequence.wrapping_sub(p.sequence) == 1);
+        let in_sequence = kept.iter().any(|(_, p)| packet.sequence.wrapping_sub(p.sequence) == 1);
         if kept.len() == MAX_RIVAL_PACKETS {
             kept.remove(0);
         }
-        kept.push(packet);
+        kept.push((now, packet));
         if in_sequence { self.rival.take().map(|(_, kept)| kept) } else { None }
     }
 
@@ -186,9 +189,9 @@ impl Track {
     }
 
     /// Takes what the reorder buffer released; gives the number of lost packets.
-    pub fn push(&mut self, now: Instant, arrived_us: i64, released: Released, stats: &IngestStats) -> u64 {
-        let packet = match released {
-            Released::Packet(packet) => packet,
+    pub fn push(&mut self, now: Instant, epoch: Instant, released: Released, stats: &IngestStats) -> u64 {
+        let (arrived, packet) = match released {
+            Released::Packet(arrived, packet) => (arrived, packet),
             Released::Lost(n) => {
                 match &mut self.codec {
                     Codec::H264(d) => d.lost(),
@@ -217,7 +220,8 @@ impl Track {
         }
         self.unwrap.unwrap(packet.timestamp);
         if self.last_ts != Some(ts) {
-            self.arrival.on_arrival(now, arrived_us, ts);
+            let micros = arrived.saturating_duration_since(epoch).as_micros();
+            self.arrival.on_arrival(now, i64::try_from(micros).unwrap_or(i64::MAX), ts);
         }
         self.last_ts = Some(ts);
         match &mut self.codec {

@@ -1,0 +1,100 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { Problem, authorized, channelOfPath, parseChannel, parseChannels, readProblem } from './api';
+import { requestToken } from './ui/token';
+
+vi.mock('./ui/token', () => {
+  let token: string | null = null;
+  return {
+    storedToken: () => token,
+    forgetToken: () => {
+      token = null;
+    },
+    requestToken: vi.fn(() => {
+      token = 'right';
+      return Promise.resolve(token);
+    }),
+  };
+});
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+  vi.clearAllMocks();
+});
+
+describe('the server’s JSON', () => {
+  it('takes what it knows and neutral values for the rest', () => {
+    const channel = parseChannel({
+      name: 'demo',
+      state: 'live',
+      since: '2026-11-21T02:14:05Z',
+      source: {
+        kind: 'whip',
+        detail: '/whip/demo',
+        video: { codec: 'avc1.42e01f', width: 1280, bitrate: 'x' },
+      },
+      renditions: [
+        { id: '720p', kind: 'video', passthrough: true, codec: 'avc1.64001f', bitrate: 3e6 },
+        null,
+        7,
+      ],
+      messages: [{ level: 'shout', text: '<img src=x>' }],
+      playlist: 'javascript:alert(1)',
+      end_reason: null,
+    });
+    expect(channel).toMatchObject({
+      name: 'demo',
+      since: Date.UTC(2026, 10, 21, 2, 14, 5),
+      viewers: 0,
+      playlist: '/live/demo/index.m3u8',
+      endReason: null,
+      messages: [{ level: 'info', text: '<img src=x>' }],
+    });
+    expect(channel?.source?.video).toMatchObject({ width: 1280, height: null, bitrate: 0 });
+    expect(channel?.source?.audio).toBeNull();
+    expect(channel?.renditions).toHaveLength(1);
+  });
+
+  it('leaves out what is no channel', () => {
+    expect(
+      parseChannels({ channels: [{ name: '../x' }, { name: 'a/b' }, 1, null, { name: 'ok' }] }),
+    ).toHaveLength(1);
+    expect(parseChannels(null)).toEqual([]);
+    expect(parseChannels({ channels: 'no' })).toEqual([]);
+  });
+
+  it('takes the channel from the path and refuses other names', () => {
+    expect(channelOfPath('/watch/main_stage-1')).toBe('main_stage-1');
+    for (const path of ['/watch/', '/watch', '/watch/a%20b', `/watch/${'x'.repeat(65)}`])
+      expect(channelOfPath(path)).toBeNull();
+  });
+});
+
+describe('refusals', () => {
+  it('shows the detail of a problem document and when to come back', async () => {
+    const body = JSON.stringify({ type: '/problems/channel-busy', title: 'Channel busy', detail: 'In use.' });
+    const problem = await readProblem(new Response(body, { status: 503, headers: { 'Retry-After': '4' } }));
+    expect(problem).toBeInstanceOf(Problem);
+    expect([problem.status, problem.message, problem.retryAfter]).toEqual([503, 'In use.', 4]);
+  });
+
+  it('makes do with the status line of anything else', async () => {
+    const problem = await readProblem(
+      new Response('<h1>Bad gateway</h1>', { status: 502, statusText: 'Bad Gateway' }),
+    );
+    expect(problem.message).toBe('The server answered 502 Bad Gateway.');
+    expect(problem.retryAfter).toBeNull();
+  });
+
+  it('asks for a token on 401 and sends it', async () => {
+    const calls: (string | null)[] = [];
+    vi.stubGlobal('fetch', (_url: string, init: { headers: Headers }) => {
+      const sent = init.headers.get('Authorization');
+      calls.push(sent);
+      return Promise.resolve(new Response('{}', { status: sent === 'Bearer right' ? 200 : 401 }));
+    });
+    await expect(authorized('admin', '/x', {}, false)).rejects.toMatchObject({ status: 401 });
+    expect(requestToken).not.toHaveBeenCalled();
+    expect((await authorized('admin', '/x', {})).status).toBe(200);
+    expect(calls).toEqual([null, null, 'Bearer right']);
+  });
+});
