@@ -5,6 +5,7 @@ help:
 	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
 	@echo "make test   install what is missing, run every test"
 	@echo "make bench  run the benchmarks, write docs/bench/latest.md"
+	@echo "make soak   play for FISHLADDER_SOAK_SECONDS (60) with every kind of player at once"
 	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
 
 run:
@@ -19,6 +20,11 @@ test:
 bench:
 	@scripts/setup.sh bench
 	@scripts/bench.sh
+
+soak:
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory build
+	cargo test --release -p e2e --locked --test soak -- --ignored --nocapture
 
 # One profile for running, testing and benchmarking: dependencies are built once.
 build: web
