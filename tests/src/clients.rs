@@ -116,8 +116,8 @@ pub fn check_packets(what: &str, packets: &[Packet]) {
     for pair in packets.windows(2) {
         let step = pair[1].dts - pair[0].dts;
         assert!(step > 0, "{what}: decode time goes from {} by {step} µs", pair[0].dts);
-        // A frame's duration may be rounded to a tick of 90 kHz, and ffprobe rounds to microseconds.
-        assert!((step - pair[0].duration).abs() <= 100, "{what}: a hole or overlap at {:?}, {:?}", pair[0], pair[1]);
+        // Video is slewed onto the sender's clock by up to 5 ms a second: 170 µs a frame of 30 fps.
+        assert!((step - pair[0].duration).abs() <= 250, "{what}: a hole or overlap at {:?}, {:?}", pair[0], pair[1]);
     }
     for packet in packets {
         assert!(packet.pts >= packet.dts - 1, "{what}: shown before decoded: {packet:?}");
