@@ -2,7 +2,7 @@
 import { defineConfig, type Connect, type Plugin } from 'vite';
 
 /** `npm run dev` talks to a real server when FISHLADDER names one, else to dev/mock.mjs. */
-const backend = process.env['FISHLADDER'];
+const backend = process.env['FISHLADDER'] || undefined;
 const mockPort = 8089;
 
 /** The server's own mapping of paths to pages. */

@@ -28,13 +28,13 @@ pub(crate) enum AacEncoder {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum BackendError {
+pub(crate) enum BackendError {
     #[error("GStreamer has no element {0}; `fishladder doctor` tells which package to install")]
-    NoElement(&'static str),
+    Element(&'static str),
     #[error("no H.264 encoder: neither x264enc nor openh264enc is installed")]
-    NoVideoEncoder,
+    VideoEncoder,
     #[error("no AAC encoder: neither avenc_aac nor voaacenc is installed")]
-    NoAudioEncoder,
+    AudioEncoder,
 }
 
 impl Backend {
@@ -44,7 +44,7 @@ impl Backend {
         } else if has("openh264enc") {
             Ok(Self::Software(SoftwareEncoder::OpenH264))
         } else {
-            Err(BackendError::NoVideoEncoder)
+            Err(BackendError::VideoEncoder)
         }
     }
 
@@ -147,7 +147,7 @@ impl AacEncoder {
         } else if has("voaacenc") {
             Ok(Self::Voaac)
         } else {
-            Err(BackendError::NoAudioEncoder)
+            Err(BackendError::AudioEncoder)
         }
     }
 
@@ -179,7 +179,7 @@ impl AacEncoder {
 }
 
 pub(crate) fn make(name: &'static str) -> Result<gst::Element, BackendError> {
-    gst::ElementFactory::make(name).build().map_err(|_| BackendError::NoElement(name))
+    gst::ElementFactory::make(name).build().map_err(|_| BackendError::Element(name))
 }
 
 pub(crate) fn has(name: &str) -> bool {

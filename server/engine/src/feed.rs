@@ -16,6 +16,9 @@ const MAX_WINDOW_BYTES: usize = 32 << 20;
 /// Audio kept from before what was delivered: a new decoder and encoder need some frames to settle.
 const AUDIO_WARM_UP: MediaDuration = MediaDuration(3 * media::FLICKS_PER_SECOND / 10);
 
+/// Replays of the same window before its contents are suspected of killing workers.
+const MAX_FRUITLESS: u32 = 2;
+
 pub(crate) struct Feed {
     /// All that a new worker would be fed, oldest first; `..cursor` has been sent to the present one.
     window: VecDeque<EngineInput>,
@@ -33,6 +36,8 @@ pub(crate) struct Feed {
     audio_out: Option<Out>,
     /// Something was let out since the present worker was started.
     progress: bool,
+    /// Workers in a row that let nothing out although they were fed.
+    fruitless: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +67,7 @@ impl Feed {
             video_out: vec![Out { last: None, need_key: true }; video_rungs],
             audio_out: audio.then(Out::default),
             progress: false,
+            fruitless: 0,
         }
     }
 
@@ -131,10 +137,12 @@ impl Feed {
         true
     }
 
-    /// The worker is gone: the next one gets the window again. If this one let nothing out although it was fed, what it
-    /// was fed may be what kills workers: then the next one starts at the next key unit instead.
+    /// The worker is gone: the next one gets the window again. After two in a row that let nothing out, what they were
+    /// fed may be what killed them: then the next one starts at the next key unit instead.
     pub(crate) fn restart(&mut self) -> Resume {
-        if !self.progress && self.cursor > 0 && self.video_out.iter().any(|o| o.last.is_some()) {
+        self.fruitless = if self.progress || self.cursor == 0 { 0 } else { self.fruitless + 1 };
+        if self.fruitless >= MAX_FRUITLESS {
+            self.fruitless = 0;
             self.drop_video(0, self.window.len());
             self.await_key = !self.video_out.is_empty();
         }
@@ -258,4 +266,223 @@ impl Feed {
 
 fn is_video(input: &EngineInput) -> bool {
     input.unit.kind() == TrackKind::Video
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use media::{AccessUnit, H264Config, OpusConfig, TrackConfig};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: i64) -> MediaTime {
+        MediaTime::from_millis(ms)
+    }
+
+    fn unit(config: TrackConfig, ms: i64, key: bool, size: usize) -> EngineInput {
+        let data = Bytes::from(vec![0; size]);
+        let unit = AccessUnit { pts: at(ms), dts: at(ms), duration: None, key, config: Arc::new(config), data };
+        EngineInput { unit, force_key: key }
+    }
+
+    fn video(ms: i64, key: bool) -> EngineInput {
+        let config = H264Config {
+            sps: Bytes::new(),
+            pps: vec![],
+            width: 16,
+            height: 16,
+            sar: (1, 1),
+            reorder_depth: 0,
+            frame_rate: None,
+        };
+        unit(TrackConfig::H264(config), ms, key, 100)
+    }
+
+    fn audio(ms: i64) -> EngineInput {
+        unit(TrackConfig::Opus(OpusConfig { channels: 1, pre_skip: 0 }), ms, true, 10)
+    }
+
+    /// A worker as the feed sees one: decodes from a key unit on, holds pictures a while, encodes for two rungs that are
+    /// not in step.
+    struct Worker {
+        resume: Resume,
+        decoded: Vec<(MediaTime, bool)>,
+        out: [usize; 2],
+    }
+
+    impl Worker {
+        fn new(resume: Resume) -> Self {
+            Self { resume, decoded: Vec::new(), out: [0; 2] }
+        }
+
+        fn take(&mut self, input: &EngineInput) {
+            assert!(input.unit.key || !self.decoded.is_empty(), "fed from the middle of a GOP");
+            let skip = self.resume.delivered.iter().copied().min().flatten();
+            if skip.is_some_and(|until| input.unit.pts <= until) {
+                // Decoded, not encoded; remembered as the first of the GOP.
+                self.decoded.push((MediaTime(i64::MIN), false));
+                return;
+            }
+            let first = self.decoded.iter().all(|(t, _)| t.0 == i64::MIN);
+            let resumed = self
+                .resume
+                .delivered
+                .iter()
+                .flatten()
+                .any(|last| input.unit.pts > *last && self.decoded.last().is_none_or(|(before, _)| before <= last));
+            self.decoded.push((input.unit.pts, first || resumed || input.force_key));
+        }
+
+        fn give(&mut self, rung: usize, feed: &mut Feed, got: &mut Vec<MediaTime>) {
+            if let Some((pts, key)) = self.decoded.get(self.out[rung]).copied() {
+                self.out[rung] += 1;
+                if pts.0 != i64::MIN && feed.let_out(rung as u8, pts, key) {
+                    got.push(pts);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whenever_workers_die_every_picture_comes_out_once_and_in_order(
+            gop in 1i64..40,
+            steps in proptest::collection::vec(0u8..20, 100..800),
+        ) {
+            let mut feed = Feed::new(2, false);
+            let mut worker = Worker::new(feed.resume());
+            let (mut pushed, mut got) = (0i64, [Vec::new(), Vec::new()]);
+            let mut given_up = false;
+            for step in steps {
+                match step {
+                    0..6 => {
+                        feed.push(video(pushed * 33, pushed % gop == 0));
+                        pushed += 1;
+                    }
+                    6..12 => {
+                        if let Some(input) = feed.next() { worker.take(&input) }
+                    }
+                    12..15 => worker.give(0, &mut feed, &mut got[0]),
+                    15..18 => worker.give(1, &mut feed, &mut got[1]),
+                    18 => {}
+                    _ => {
+                        worker = Worker::new(feed.restart());
+                        // Then pictures are given up on purpose.
+                        given_up |= feed.await_key && pushed > 0;
+                    }
+                }
+            }
+            while let Some(input) = feed.next() { worker.take(&input) }
+            for (rung, got) in got.iter_mut().enumerate() {
+                for _ in 0..worker.decoded.len() {
+                    worker.give(rung, &mut feed, got);
+                }
+            }
+            let wanted: Vec<MediaTime> = (0..pushed).map(|n| at(n * 33)).collect();
+            for got in &got {
+                prop_assert!(got.is_sorted_by(|a, b| a < b));
+                if feed.dropped() == 0 && !given_up {
+                    prop_assert_eq!(got, &wanted);
+                }
+            }
+        }
+    }
+
+    /// Feeds everything to a worker that delivers at once.
+    fn run(feed: &mut Feed) -> usize {
+        let mut n = 0;
+        while let Some(input) = feed.next() {
+            n += 1;
+            if is_video(&input) {
+                feed.let_out(0, input.unit.pts, input.unit.key);
+            } else {
+                feed.let_out(1, input.unit.pts, true);
+            }
+        }
+        n
+    }
+
+    #[test]
+    fn only_the_current_gop_is_kept() {
+        let mut feed = Feed::new(1, true);
+        for n in 0..300 {
+            feed.push(video(n * 33, n % 30 == 0));
+            feed.push(audio(n * 33 + 1));
+            run(&mut feed);
+        }
+        feed.restart();
+        let first = feed.window.iter().find(|i| is_video(i)).unwrap();
+        assert!(first.unit.key && first.unit.pts >= at(240 * 33), "{:?}", first.unit.pts);
+        assert!(feed.window.len() < 150, "{}", feed.window.len());
+    }
+
+    #[test]
+    fn a_worker_that_is_behind_loses_up_to_the_next_key_unit() {
+        let mut feed = Feed::new(1, true);
+        feed.push(video(0, true));
+        run(&mut feed);
+        for n in 1..100 {
+            feed.push(video(n * 33, n % 90 == 0));
+            feed.push(audio(n * 33 + 1));
+        }
+        // 62 pictures in 2 s; from there to the key unit 90 is lost.
+        assert!(feed.dropped() >= 62, "{}", feed.dropped());
+        let rest: Vec<_> = std::iter::from_fn(|| feed.next()).collect();
+        let pictures: Vec<_> = rest.iter().filter(|i| is_video(i)).map(|i| (i.unit.pts, i.unit.key)).collect();
+        assert_eq!(pictures[0], (at(90 * 33), true));
+        assert_eq!(pictures.len(), 10);
+        assert_eq!(rest.iter().filter(|i| !is_video(i)).count(), 99, "sound goes on");
+    }
+
+    #[test]
+    fn without_a_worker_the_window_is_the_bound() {
+        let mut feed = Feed::new(1, false);
+        for n in 0..2_000 {
+            feed.push(unit_of(n * 33, n == 0, 100_000));
+            assert!(feed.bytes <= MAX_WINDOW_BYTES && feed.window.len() <= 330);
+        }
+        assert!(feed.dropped() > 1_000);
+        assert!(!feed.push(video(100_000, false)), "resumes only at a key unit");
+        assert!(feed.push(video(100_033, true)));
+    }
+
+    fn unit_of(ms: i64, key: bool, size: usize) -> EngineInput {
+        let mut input = video(ms, key);
+        input.unit.data = Bytes::from(vec![0; size]);
+        input
+    }
+
+    #[test]
+    fn what_kills_worker_after_worker_is_not_fed_for_ever() {
+        let mut feed = Feed::new(1, false);
+        feed.push(video(0, true));
+        run(&mut feed);
+        feed.push(video(33, false));
+        feed.next();
+        for _ in 0..2 {
+            feed.restart();
+            assert!(feed.next().is_some());
+        }
+        feed.restart();
+        assert!(feed.next().is_none());
+        feed.push(video(66, false));
+        assert!(feed.next().is_none(), "not before a key unit");
+        feed.push(video(99, true));
+        assert!(feed.next().is_some());
+    }
+
+    #[test]
+    fn decoding_times_that_do_not_rise_are_dropped() {
+        let mut feed = Feed::new(1, true);
+        assert!(feed.push(video(0, true)));
+        assert!(feed.push(video(33, false)));
+        let before = feed.window.len();
+        feed.push(video(33, false));
+        feed.push(video(10, true));
+        assert_eq!((feed.window.len(), feed.dropped()), (before, 2));
+    }
 }

@@ -37,7 +37,7 @@ const NOMINAL_RATE: (u32, u32) = (30, 1);
 pub(crate) type Output = Arc<dyn Fn(u8, Arc<TrackConfig>, Unit) + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
-pub enum GraphError {
+pub(crate) enum GraphError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     #[error("the pipeline cannot be built: {0}")]
@@ -53,6 +53,8 @@ pub(crate) struct Graph {
     video: Option<VideoInput>,
     audio: Option<AudioInput>,
     counters: Arc<Counters>,
+    /// Something was fed: a pipeline that never got anything cannot be drained.
+    fed: bool,
 }
 
 #[derive(Default)]
@@ -69,15 +71,17 @@ struct VideoInput {
     config: Option<Arc<TrackConfig>>,
     /// The parameter sets go in band ahead of this unit.
     sets_due: bool,
-    nominal_rate: Arc<Mutex<Option<(u32, u32)>>>,
 }
 
 struct AudioInput {
     source: gst_app::AppSrc,
     timeline: Arc<Mutex<AudioTimeline>>,
     config: Option<Arc<TrackConfig>>,
+    /// Made when the first unit tells the codec.
     decoder: Option<gst::Element>,
     next: gst::Element,
+    /// All but the decoder.
+    elements: Vec<gst::Element>,
 }
 
 impl Graph {
@@ -93,11 +97,12 @@ impl Graph {
             None => None,
         };
         pipeline.set_state(gst::State::Playing)?;
-        Ok(Self { pipeline, video, audio, counters })
+        Ok(Self { pipeline, video, audio, counters, fed: false })
     }
 
     /// Blocks while the pipeline is full.
     pub(crate) fn push(&mut self, config: &Arc<TrackConfig>, unit: &Unit) -> Result<(), GraphError> {
+        self.fed = true;
         match (&mut self.video, &mut self.audio) {
             (Some(video), _) if matches!(**config, TrackConfig::H264(_)) => video.push(config, unit),
             (_, Some(audio)) if !matches!(**config, TrackConfig::H264(_)) => {
@@ -115,12 +120,24 @@ impl Graph {
 
     /// Lets what is inside come out, for at most `limit`, and takes the pipeline down.
     pub(crate) fn finish(&self, limit: Duration) -> Result<(), GraphError> {
-        // A branch that never got caps cannot drain: it has nothing.
+        if !self.fed {
+            return Ok(());
+        }
+        // Audio that never came leaves a branch without a beginning: it cannot end, so it goes.
+        if let Some(audio) = self.audio.as_ref().filter(|audio| audio.decoder.is_none()) {
+            for element in &audio.elements {
+                let _ = element.set_state(gst::State::Null);
+                let _ = self.pipeline.remove(element);
+            }
+        }
         if let Some(video) = &self.video {
             let _ = video.source.end_of_stream();
         }
-        if let Some(audio) = &self.audio {
-            let _ = audio.source.end_of_stream();
+        match &self.audio {
+            Some(audio) if audio.decoder.is_some() => {
+                let _ = audio.source.end_of_stream();
+            }
+            Some(_) | None => {}
         }
         let limit = gst::ClockTime::try_from(limit).unwrap_or(gst::ClockTime::SECOND);
         let end = self
@@ -176,7 +193,7 @@ impl VideoInput {
     fn push(&mut self, config: &Arc<TrackConfig>, unit: &Unit) -> Result<(), GraphError> {
         let TrackConfig::H264(h264) = &**config else { return Ok(()) };
         if self.config.as_ref() != Some(config) {
-            let rate = *lock(&self.nominal_rate).get_or_insert(h264.frame_rate.unwrap_or(NOMINAL_RATE));
+            let rate = *lock(&self.timeline).nominal_rate.get_or_insert(h264.frame_rate.unwrap_or(NOMINAL_RATE));
             // The rate stays what it first was: encoders would start a new sequence for a repaired VUI.
             let caps = gst::Caps::builder("video/x-h264")
                 .field("stream-format", "byte-stream")
@@ -288,14 +305,13 @@ fn build_video(
     gst::Element::link_many([source.upcast_ref(), &decoder, &tee])?;
     let timeline = Arc::new(Mutex::new(VideoTimeline::default()));
     let forced = Arc::new(Mutex::new(BTreeSet::new()));
-    let nominal_rate = Arc::new(Mutex::new(None));
     count_into(&decoder, "sink", counters, |c| &c.consumed);
     force_keys(&decoder, &timeline, &forced, start, counters);
     for (track, rung) in start.spec.video.iter().enumerate() {
         let track = u8::try_from(track).unwrap_or(u8::MAX);
-        build_rung(pipeline, &tee, backend, rung, track, &timeline, &nominal_rate, output)?;
+        build_rung(pipeline, &tee, backend, rung, track, &timeline, output)?;
     }
-    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true, nominal_rate })
+    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true })
 }
 
 /// Before the tee: skips what was delivered before a restart and sends one key-unit event ahead of each forced picture,
@@ -345,7 +361,6 @@ fn force_keys(
     });
 }
 
-#[allow(clippy::too_many_arguments)]
 fn build_rung(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
@@ -353,7 +368,6 @@ fn build_rung(
     rung: &VideoRung,
     track: u8,
     timeline: &Arc<Mutex<VideoTimeline>>,
-    nominal_rate: &Arc<Mutex<Option<(u32, u32)>>>,
     output: &Output,
 ) -> Result<(), GraphError> {
     let queue = make("queue")?;
@@ -366,7 +380,7 @@ fn build_rung(
     let encoders = backend.encoder(rung)?;
     let sink = output_sink(
         &gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build(),
-        video_samples(rung, track, timeline, nominal_rate, output),
+        video_samples(rung, track, timeline, output),
     );
     let mut chain = vec![queue.clone(), scaler.clone(), caps.clone()];
     chain.extend(encoders.iter().cloned());
@@ -503,7 +517,8 @@ fn build_audio(
     pipeline.add(&source)?;
     pipeline.add_many(&chain)?;
     gst::Element::link_many(&chain)?;
-    Ok(AudioInput { source, timeline, config: None, decoder: None, next: convert })
+    let elements = std::iter::once(source.clone().upcast()).chain(chain).collect();
+    Ok(AudioInput { source, timeline, config: None, decoder: None, next: convert, elements })
 }
 
 fn input(name: &str, units: u64) -> gst_app::AppSrc {
@@ -537,19 +552,13 @@ fn output_sink(caps: &gst::Caps, mut taken: Taken) -> gst_app::AppSink {
 }
 
 /// Encoded pictures as the contract wants them: slices only, the source's own presentation times.
-fn video_samples(
-    rung: &VideoRung,
-    track: u8,
-    timeline: &Arc<Mutex<VideoTimeline>>,
-    nominal_rate: &Arc<Mutex<Option<(u32, u32)>>>,
-    output: &Output,
-) -> Taken {
-    let (rung, timeline, nominal_rate, output) = (rung.clone(), timeline.clone(), nominal_rate.clone(), output.clone());
+fn video_samples(rung: &VideoRung, track: u8, timeline: &Arc<Mutex<VideoTimeline>>, output: &Output) -> Taken {
+    let (rung, timeline, output) = (rung.clone(), timeline.clone(), output.clone());
     let mut known: Option<(Vec<u8>, Arc<TrackConfig>)> = None;
     Box::new(move |sample| {
         let Some(avcc) = codec_data(sample) else { return };
         if known.as_ref().is_none_or(|(old, _)| *old != avcc) {
-            let rate = match (rung.frame_rate, *lock(&nominal_rate)) {
+            let rate = match (rung.frame_rate, lock(&timeline).nominal_rate) {
                 (Some(r), Some(n)) if fraction(n) < fraction(r) => Some(n),
                 (Some(r), _) => Some(r),
                 (None, n) => n,

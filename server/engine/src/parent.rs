@@ -32,6 +32,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Units that must have gone in since the last sign of life before silence counts as a stall: more than any decoder
 /// reorders.
 const STALL_UNITS: u32 = 20;
+/// For a worker to exit once it has closed its socket.
+const EXIT_LIMIT: Duration = Duration::from_secs(1);
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// A worker's log: lines a second, and bytes of a line.
 const MAX_LOG_LINES: u32 = 10;
@@ -231,17 +233,22 @@ impl Supervisor {
             }
         };
         self.shared.pid.store(0, Ordering::Relaxed);
-        // SIGKILL also ends a stopped process; the wait after it is short and reaps.
-        let ended = match (ended, child.try_wait()) {
-            (Ended::Finished, _) => {
-                let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
-                Ended::Finished
-            }
-            (Ended::Died { reason, first_output }, Ok(Some(status))) => {
-                Ended::Died { reason: format!("{reason} ({status})"), first_output }
-            }
-            (ended, _) => ended,
+        let ended = match ended {
+            Ended::Finished => match tokio::time::timeout(EXIT_LIMIT, child.wait()).await {
+                Ok(Ok(status)) if status.success() => Ended::Finished,
+                // It died with units inside: the next one delivers them.
+                Ok(Ok(status)) => {
+                    Ended::Died { reason: format!("it died ({status})"), first_output: life_of(&life).first_output }
+                }
+                _ => Ended::Finished,
+            },
+            Ended::Died { reason, first_output } => match child.try_wait() {
+                Ok(Some(status)) => Ended::Died { reason: format!("{reason} ({status})"), first_output },
+                _ => Ended::Died { reason, first_output },
+            },
+            Ended::Unwanted => Ended::Unwanted,
         };
+        // SIGKILL also ends a stopped process; the wait after it is short and reaps.
         if let Err(e) = child.kill().await {
             debug!(error = %e, "worker was gone already");
         }

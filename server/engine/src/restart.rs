@@ -53,14 +53,9 @@ mod tests {
         let mut policy = RestartPolicy::default();
         let mut now = Instant::now();
         let mut waits = Vec::new();
-        loop {
-            match policy.crashed(now, None) {
-                Verdict::RestartAfter(wait) => {
-                    waits.push(wait.as_secs());
-                    now += wait + Duration::from_millis(300);
-                }
-                Verdict::GiveUp => break,
-            }
+        while let Verdict::RestartAfter(wait) = policy.crashed(now, None) {
+            waits.push(wait.as_secs());
+            now += wait + Duration::from_millis(300);
         }
         assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30, 30, 30]);
     }

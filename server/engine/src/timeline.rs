@@ -17,6 +17,8 @@ const REMEMBERED: usize = 512;
 pub(crate) struct VideoTimeline {
     base: Option<MediaTime>,
     exact: BTreeMap<u64, MediaTime>,
+    /// The source's frame rate as it was first announced; what encoders are told for the whole session.
+    pub(crate) nominal_rate: Option<(u32, u32)>,
 }
 
 impl VideoTimeline {

@@ -89,7 +89,7 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
     };
     let mut graph = Graph::start(&start, &output)?;
     writer.send(&Message::Ready);
-    let draining = watch(graph.monitor(), writer.clone());
+    let watch = Watch::start(graph.monitor(), writer.clone());
     let mut configs: [Option<Arc<TrackConfig>>; 2] = [None, None];
     loop {
         match next_message(&mut socket, &mut input)? {
@@ -103,7 +103,7 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
                 graph.push(config.ok_or(WorkerError::OutOfOrder)?, &unit)?;
             }
             Some(Message::Stop) => {
-                draining.store(true, Ordering::Relaxed);
+                watch.stop();
                 return Ok(graph.finish(DRAIN_LIMIT)?);
             }
             Some(_) => return Err(WorkerError::OutOfOrder),
@@ -113,29 +113,43 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
 
 /// Looks after the pipeline on a thread of its own, because feeding it may block. An error in it ends the process: the
 /// feeding thread may never come back from a pipeline that stands still, and the parent starts a new worker anyway.
-fn watch(monitor: Monitor, writer: Arc<Writer>) -> Arc<AtomicBool> {
-    let draining = Arc::new(AtomicBool::new(false));
-    let stop = draining.clone();
-    std::thread::spawn(move || {
-        let mut last = Stats::default();
-        while !stop.load(Ordering::Relaxed) {
-            if let Err(e) = monitor.check(BEAT) {
-                let text = e.to_string();
-                writer.send(&Message::Fault(text.clone()));
-                complain(&text);
-                std::process::exit(1);
-            }
-            let now = monitor.stats();
-            if now != last {
-                if now.errors / 100 > last.errors / 100 {
-                    eprintln!("{} warnings from the pipeline so far", now.errors);
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(monitor: Monitor, writer: Arc<Writer>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut last = Stats::default();
+            while !stopped.load(Ordering::Relaxed) {
+                if let Err(e) = monitor.check(BEAT) {
+                    let text = e.to_string();
+                    writer.send(&Message::Fault(text.clone()));
+                    complain(&text);
+                    std::process::exit(1);
                 }
-                last = now;
-                writer.send(&Message::Stats(now));
+                let now = monitor.stats();
+                if now != last {
+                    if now.errors / 100 > last.errors / 100 {
+                        eprintln!("{} warnings from the pipeline so far", now.errors);
+                    }
+                    last = now;
+                    writer.send(&Message::Stats(now));
+                }
             }
-        }
-    });
-    draining
+        });
+        Self { stop, thread }
+    }
+
+    /// Returns when it no longer takes messages off the bus: the end of the stream is somebody else's to see.
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // It ends by returning or with the process.
+        let _ = self.thread.join();
+    }
 }
 
 /// The socket's sending side, shared by GStreamer's threads. A blocked parent blocks the pipeline: that is the

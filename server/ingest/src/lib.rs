@@ -76,11 +76,12 @@ pub struct IngestStats {
     pub discontinuities: AtomicU64,
     /// Where packets come from once pinned.
     pub remote: std::sync::OnceLock<SocketAddr>,
-    /// Why the source cannot be had at the moment, for the operator.
+    /// Why a source that is pulled does not play just now, as a sentence for the operator.
     pub last_error: std::sync::Mutex<Option<String>>,
 }
 
 impl IngestStats {
+    /// Why the source cannot be had at the moment, for the operator.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

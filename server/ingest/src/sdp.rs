@@ -444,7 +444,7 @@ mod tests {
             ("v=0\ns=x".into(), 2, "no m="),
             ("v=0\nc=IN IP4 example.com".into(), 2, "not an IP"),
             ("v=0\nc=IN IP6 1.2.3.4".into(), 2, "not an IP6"),
-            (format!("v=0\nm=video 5004 RTP/AVP 96"), 2, "no c="),
+            ("v=0\nm=video 5004 RTP/AVP 96".into(), 2, "no c="),
             ("v=0\nc=IN IP4 127.0.0.1\nm=video 99999 RTP/AVP 96".into(), 3, "not a port"),
             ("v=0\nc=IN IP4 127.0.0.1\nm=video 5004 UDP/TLS/RTP/SAVPF 96".into(), 3, "protocol"),
             ("v=0\nc=IN IP4 127.0.0.1\nm=application 5004 RTP/AVP 96".into(), 3, "medium"),

@@ -33,7 +33,7 @@ impl EventSink {
         self.queue.closed().await;
     }
 
-    /// Sends or drops `event` by the overload rule. `true` where a key frame should be asked for.
+    /// Sends or drops `event` by the overload rule; the last one goes through `end`. `true` where a key frame should be asked for.
     pub fn send(&mut self, event: IngestEvent) -> bool {
         match event {
             IngestEvent::Unit(unit) => {

@@ -74,8 +74,8 @@ async fn receive(handle: &mut ingest::IngestHandle) -> Received {
     r
 }
 
-/// What holds for every clean stream.
-fn check(r: &Received, frames: usize, gop: usize) {
+/// What holds for every clean stream; `primed`: audio frames at its beginning whose times the sender gets wrong.
+fn check(r: &Received, frames: usize, gop: usize, primed: usize) {
     assert_eq!(r.discontinuities, 0);
     assert_eq!(r.gaps, []);
     assert_eq!(r.video.len(), frames);
@@ -85,7 +85,14 @@ fn check(r: &Received, frames: usize, gop: usize) {
         assert!(units.windows(2).all(|w| w[0].dts < w[1].dts), "decoding times rise");
         assert!(units.iter().all(|u| u.dts <= u.pts));
     }
-    assert!(r.audio.windows(2).all(|w| w[0].pts + w[0].duration.unwrap() == w[1].pts), "audio has no holes");
+    let holes: Vec<_> = r
+        .audio
+        .windows(2)
+        .skip(primed)
+        .filter(|w| w[0].pts + w[0].duration.unwrap() != w[1].pts)
+        .map(|w| (w[0].pts.micros(), w[0].duration.unwrap().micros(), w[1].pts.micros()))
+        .collect();
+    assert_eq!(holes, [], "audio has no holes (begin, length, next begin)");
     for u in &r.video {
         let mut rest = &u.data[..];
         while let Some((length, tail)) = rest.split_first_chunk::<4>() {
@@ -131,7 +138,7 @@ async fn ffmpeg_with_b_frames_and_aac() {
         return;
     };
     let r = receive(&mut handle).await;
-    check(&r, 120, 30);
+    check(&r, 120, 30, 0);
     assert_eq!(r.end, Some(EndReason::Timeout), "ffmpeg 5.1 stops without BYE");
     let TrackConfig::H264(config) = &*r.video[0].config else { panic!() };
     assert_eq!((config.width, config.height, config.reorder_depth), (320, 240, 2));
@@ -141,11 +148,6 @@ async fn ffmpeg_with_b_frames_and_aac() {
     assert!(r.video.iter().any(|u| u.dts == u.pts));
     // Both began at 0 by the sender; audio from before the first picture is cut.
     let skew = (r.audio[0].pts - r.video[0].pts).millis();
-    for c in &r.clocks {
-        eprintln!("clock {} {}", c.media.millis(), c.wall.millis());
-    }
-    eprintln!("{:?}", r.video.iter().take(8).map(|u| (u.pts.millis(), u.dts.millis())).collect::<Vec<_>>());
-    eprintln!("{:?}", r.audio.iter().take(3).map(|u| u.pts.millis()).collect::<Vec<_>>());
     assert!((-22..=40).contains(&skew), "audio begins {skew} ms after video");
     assert_eq!(handle.stats.malformed.load(Ordering::Relaxed), 0);
     assert_eq!(handle.stats.gate_refused.load(Ordering::Relaxed), 0);
@@ -172,7 +174,8 @@ async fn gstreamer_payloaders_with_opus() {
         return;
     };
     let r = receive(&mut handle).await;
-    check(&r, 90, 30);
+    // opusenc 1.22 stamps its first frame 13.5 ms (a frame less its look-ahead) too early.
+    check(&r, 90, 30, 1);
     assert_eq!(r.end, Some(EndReason::Timeout), "GStreamer just stops");
     assert!(r.video.iter().all(|u| u.dts == u.pts), "nothing is reordered, nothing is delayed");
     // Both sources began at the same moment and ran for 3 s; without reports arrival aligns them.

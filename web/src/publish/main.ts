@@ -276,10 +276,10 @@ function start(name: string): void {
     showMessage(state);
     showPlaceholder();
     const beepless = current?.card?.silent && sound.input.value !== 'none';
-    setText(
-      hint,
-      beepless ? 'The browser keeps the beep silent until you click or press a key on this page.' : '',
-    );
+    const limit = publisher.stats?.limit ?? '';
+    const held = limit ? `The picture is held back: ${limit}.` : '';
+    const mute = 'The browser keeps the beep silent until you click or press a key on this page.';
+    setText(hint, beepless ? mute : held);
     showFigures();
   }
 
@@ -326,13 +326,13 @@ function start(name: string): void {
     if (!s) return;
     const rows: [string, string][] = [
       ['Sending', formatBitrate(s.bitrate)],
-      ['Picture', s.width ? `${s.width}×${s.height} ${s.codec}` : '–'],
+      ['Picture', s.width ? `${s.width}×${s.height}` : '–'],
+      ['Codec', s.codec === 'H264' ? 'H.264' : s.codec || '–'],
       ['Frame rate', `${formatFrameRate(Math.round(s.fps))} fps`],
       ['Round trip', s.rtt === null ? '–' : formatLatency(s.rtt)],
       ['Loss', s.loss === null ? '–' : formatPercent(s.loss, 1)],
       ['Key frames', formatCount(s.keyFrames)],
       ['NACK / PLI', `${formatCount(s.nacks)} / ${formatCount(s.plis)}`],
-      ['Held back by', s.limit || 'nothing'],
     ];
     replaceChildren(
       figures,

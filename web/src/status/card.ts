@@ -37,6 +37,7 @@ export class Card {
   private readonly media: HTMLElement;
   private readonly rows = new Map<string, { row: HTMLElement; bitrate: HTMLElement; size: HTMLElement }>();
   private readonly footnote = h('p', { class: 'footnote' });
+  private readonly publish: HTMLElement;
   private readonly history = new History();
   private shownMessages = '';
   private channel: Channel;
@@ -69,27 +70,22 @@ export class Card {
         this.table,
       ),
     );
+    this.publish = linkButton(`/publish/${name}`, 'camera', 'Publish');
     const playlist = new URL(channel.playlist, location.href).href;
     this.element = h(
       'article',
       { class: 'card', id: `channel-${name}`, tabIndex: -1, 'aria-label': `Channel ${name}` },
       h('header', { class: 'card-header' }, h('h2', {}, name), this.viewers, this.pill),
       this.messages,
-      h(
-        'div',
-        { class: 'card-top' },
-        this.picture,
-        h('div', { class: 'card-source' }, this.facts, this.detail),
-      ),
+      h('div', { class: 'card-top' }, this.picture, this.facts),
+      this.detail,
       this.media,
       this.footnote,
       h(
         'footer',
         { class: 'card-actions' },
         linkButton(`/watch/${name}`, 'play', 'Watch'),
-        channel.source?.kind === 'rtsp' || channel.source?.kind === 'rtp'
-          ? null
-          : linkButton(`/publish/${name}`, 'camera', 'Publish'),
+        this.publish,
         copyButton(playlist, 'Playlist', `Copy ${playlist}`),
         h(
           'button',
@@ -118,6 +114,8 @@ export class Card {
     setAttribute(this.viewers, 'title', `${channel.viewers} viewers`);
     this.showMessages();
     setText(this.caption, stateSentence(channel));
+    // A browser can't publish where the server pulls a camera or listens for RTP.
+    this.publish.hidden = channel.source !== null && channel.source.kind !== 'whip';
     this.showSource();
     this.showRenditions(now);
     this.previews.setLive(this.video, channel.state === 'live');

@@ -111,6 +111,7 @@ function start(name: string): void {
   });
   setAttribute(statsButton, 'aria-pressed', 'false');
   const fullscreenButton = control('fullscreen', 'Full screen (f)', () => toggleFullscreen());
+  const summary = h('p', { class: 'summary' });
   const statsPanel = h('dl', { class: 'stats', hidden: true });
   const bar = h(
     'div',
@@ -133,7 +134,12 @@ function start(name: string): void {
       'main',
       { class: 'watch' },
       stage,
-      h('p', { class: 'keys' }, key('space'), ' pause', key('m'), ' sound', key('f'), ' full screen'),
+      h(
+        'div',
+        { class: 'under' },
+        summary,
+        h('p', { class: 'keys' }, key('space'), ' pause', key('m'), ' sound', key('f'), ' full screen'),
+      ),
     ),
   );
 
@@ -215,6 +221,13 @@ function start(name: string): void {
     quality.setCaption(stats.auto ? (size ? `Auto ${size}` : 'Auto') : size);
     audio.element.hidden = (player.hls?.allAudioTracks.length ?? 0) < 2;
     audio.setCaption(trackLabel(player.hls?.audioTracks[player.hls.audioTrack]));
+    const seen = state === 'playing' || state === 'interrupted';
+    const facts = [
+      latency === null ? '' : `${formatLatency(latency)} behind live`,
+      size,
+      stats.stalls === 1 ? '1 stall' : `${stats.stalls} stalls`,
+    ];
+    setText(summary, seen ? facts.filter(Boolean).join(' · ') : '');
     if (!statsPanel.hidden) showStats();
   }
 

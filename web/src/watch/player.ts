@@ -1,7 +1,7 @@
 // hls.js at its defaults, kept alive: the picture comes, and comes back, without anyone touching the page.
 
 import Hls, { type ErrorData, type Level } from 'hls.js';
-import { backoffMs, mediaErrorRemedy, remedy } from './recovery';
+import { backoffMs, mediaErrorRemedy, networkErrorRemedy, remedy } from './recovery';
 
 export type PlayerState = 'connecting' | 'waiting' | 'interrupted' | 'playing' | 'ended' | 'unsupported';
 
@@ -154,10 +154,9 @@ export class Player {
       else this.retry(() => this.open());
       return;
     }
-    const beforeAnyLevel = (this.hls?.levels.length ?? 0) === 0;
     this.set(this.started ? 'interrupted' : 'waiting');
-    // Levels are known: pick up where it broke. If that fails again and again, or there is nothing yet, start anew.
-    if (beforeAnyLevel || this.attempt >= 3) this.retry(() => this.open());
+    const levelsKnown = (this.hls?.levels.length ?? 0) > 0;
+    if (networkErrorRemedy(levelsKnown, data.response?.code) === 'reopen') this.retry(() => this.open());
     else this.retry(() => this.hls?.startLoad());
   }
 

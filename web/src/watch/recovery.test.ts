@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { backoffMs, mediaErrorRemedy, remedy } from './recovery';
+import { backoffMs, mediaErrorRemedy, networkErrorRemedy, remedy } from './recovery';
 
 describe('recovery', () => {
   it('backs off to a bound that still feels prompt when the publisher comes', () => {
@@ -33,5 +33,12 @@ describe('recovery', () => {
     expect(mediaErrorRemedy(10_000, null)).toBe('recover');
     expect(mediaErrorRemedy(14_000, 10_000)).toBe('reopen');
     expect(mediaErrorRemedy(16_000, 10_000)).toBe('recover');
+  });
+
+  it('keeps the player over a server that is silent or busy and starts anew where things are gone', () => {
+    for (const status of [undefined, 0, 408, 429, 500, 503])
+      expect(networkErrorRemedy(true, status)).toBe('resume');
+    for (const status of [400, 403, 404, 410]) expect(networkErrorRemedy(true, status)).toBe('reopen');
+    expect(networkErrorRemedy(false, 503)).toBe('reopen');
   });
 });

@@ -36,3 +36,14 @@ export function remedy(progress: Progress): Remedy {
 export function mediaErrorRemedy(now: number, lastAt: number | null): 'recover' | 'reopen' {
   return lastAt !== null && now - lastAt < 5000 ? 'reopen' : 'recover';
 }
+
+/**
+ * A fatal network error while levels are known: the same player picks up where it broke, because starting anew over
+ * a playlist that stands would show its last second again. Only where the server says that what was asked for does
+ * not exist (another ladder, a server started anew) is the multivariant playlist read again.
+ */
+export function networkErrorRemedy(levelsKnown: boolean, status: number | undefined): 'resume' | 'reopen' {
+  if (!levelsKnown) return 'reopen';
+  const gone = status !== undefined && status >= 400 && status < 500 && status !== 408 && status !== 429;
+  return gone ? 'reopen' : 'resume';
+}

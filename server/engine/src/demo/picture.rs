@@ -108,7 +108,7 @@ impl Painter {
         paint_fish(canvas, unix_ms);
         self.paint_clock(canvas, unix_ms);
         let lamp = if beep { GLOW } else { HILL_FAR };
-        canvas.shape(1196.0, 16.0, 32.0, 32.0, lamp, 1.0, |x, y| circle(x, y, 1212.0, 32.0, 13.0));
+        canvas.shape((1196.0, 16.0, 32.0, 32.0), lamp, 1.0, |x, y| circle(x, y, 1212.0, 32.0, 13.0));
         // A sweep once a second along the lower edge: uneven motion shows at a glance.
         let done = (unix_ms % 1000) as f32 / 1000.0 * WIDTH as f32;
         canvas.rectangle(0, HEIGHT - 8, done as usize, 8, GLOW);
@@ -138,33 +138,33 @@ fn clock_text(unix_ms: u64) -> [u8; 12] {
 
 fn paint_background(canvas: &mut Canvas<'_>) {
     let (w, h) = (WIDTH as f32, HEIGHT as f32);
-    canvas.shape(0.0, 0.0, w, h, SKY_TOP, 1.0, |_, _| 1.0);
-    canvas.shape(0.0, 0.0, w, h, SKY_LOW, 1.0, |_, y| (y / 560.0).clamp(0.0, 1.0));
+    canvas.shape((0.0, 0.0, w, h), SKY_TOP, 1.0, |_, _| 1.0);
+    canvas.shape((0.0, 0.0, w, h), SKY_LOW, 1.0, |_, y| (y / 560.0).clamp(0.0, 1.0));
     // A low sun behind the upper pools.
-    canvas.shape(0.0, 0.0, w, h, GLOW, 0.55, |x, y| (1.0 - (x - 1010.0).hypot(y - 250.0) / 420.0).max(0.0).powi(3));
-    canvas.shape(900.0, 140.0, 220.0, 220.0, GLOW, 0.9, |x, y| circle(x, y, 1010.0, 250.0, 62.0));
-    canvas.shape(0.0, 250.0, w, h, HILL_FAR, 1.0, |x, y| {
+    canvas.shape((0.0, 0.0, w, h), GLOW, 0.55, |x, y| (1.0 - (x - 1010.0).hypot(y - 250.0) / 420.0).max(0.0).powi(3));
+    canvas.shape((900.0, 140.0, 220.0, 220.0), GLOW, 0.9, |x, y| circle(x, y, 1010.0, 250.0, 62.0));
+    canvas.shape((0.0, 250.0, w, h), HILL_FAR, 1.0, |x, y| {
         below(y, 430.0 - 60.0 * (x / 190.0).sin() - 34.0 * (x / 83.0 + 1.0).sin())
     });
-    canvas.shape(0.0, 300.0, w, h, HILL_NEAR, 1.0, |x, y| {
+    canvas.shape((0.0, 300.0, w, h), HILL_NEAR, 1.0, |x, y| {
         below(y, 520.0 - 52.0 * (x / 260.0 + 2.0).sin() - 22.0 * (x / 71.0).sin())
     });
     for pool in 0..POOLS {
         let (left, top) = (pool as f32 * POOL_WIDTH, surface(pool));
-        canvas.shape(left, top, POOL_WIDTH, h - top, WATER, 1.0, |_, _| 1.0);
-        canvas.shape(left, top, POOL_WIDTH, h - top, WATER_DEEP, 1.0, |_, y| ((y - top) / 150.0).clamp(0.0, 1.0));
-        canvas.shape(left, top, POOL_WIDTH, 3.0, FOAM, 0.8, |_, _| 1.0);
+        canvas.shape((left, top, POOL_WIDTH, h - top), WATER, 1.0, |_, _| 1.0);
+        canvas.shape((left, top, POOL_WIDTH, h - top), WATER_DEEP, 1.0, |_, y| ((y - top) / 150.0).clamp(0.0, 1.0));
+        canvas.shape((left, top, POOL_WIDTH, 3.0), FOAM, 0.8, |_, _| 1.0);
         if pool > 0 {
             // The wall that holds the pool, and the water that spills over it.
             let foot = h - top;
-            canvas.shape(left - 12.0, top - 6.0, 26.0, foot, WALL_SHADE, 1.0, |x, y| {
+            canvas.shape((left - 12.0, top - 6.0, 26.0, foot), WALL_SHADE, 1.0, |x, y| {
                 rounded(x, y, left - 10.0, top - 4.0, 22.0, foot + 40.0, 6.0)
             });
-            canvas.shape(left - 12.0, top - 6.0, 26.0, foot, WALL, 1.0, |x, y| {
+            canvas.shape((left - 12.0, top - 6.0, 26.0, foot), WALL, 1.0, |x, y| {
                 rounded(x, y, left - 10.0, top - 4.0, 10.0, foot + 40.0, 5.0)
             });
             let fall = surface(pool - 1) - top;
-            canvas.shape(left - 30.0, top - 4.0, 26.0, fall + 8.0, FOAM, 0.75, |x, y| {
+            canvas.shape((left - 30.0, top - 4.0, 26.0, fall + 8.0), FOAM, 0.75, |x, y| {
                 let down = ((y - top) / fall).clamp(0.0, 1.0);
                 let edge = left - 10.0 - 9.0 * down.sqrt();
                 if x < edge && x > edge - 7.0 { 0.9 - 0.5 * down } else { 0.0 }
@@ -187,7 +187,7 @@ fn paint_current(canvas: &mut Canvas<'_>, unix_ms: u64) {
             let drift = (unix_ms / 12 + seed) % room as u64;
             let left = pool as f32 * POOL_WIDTH + 26.0 + room - drift as f32;
             let top = surface(pool) + 12.0 + (strand as f32) * 17.0;
-            canvas.shape(left, top, length, 4.0, FOAM, 0.32, |x, y| rounded(x, y, left, top, length, 4.0, 2.0));
+            canvas.shape((left, top, length, 4.0), FOAM, 0.32, |x, y| rounded(x, y, left, top, length, 4.0, 2.0));
         }
     }
 }
@@ -217,17 +217,17 @@ fn paint_fish(canvas: &mut Canvas<'_>, unix_ms: u64) {
             * ((27.0 - back - (6.0 - (y - sway).abs() * 0.5).max(0.0)).clamp(0.0, 1.0))
     };
     let (left, top) = (cx - 64.0, cy - 64.0);
-    canvas.shape(left, top, 128.0, 128.0, FISH, 1.0, tail);
-    canvas.shape(left, top, 128.0, 128.0, FISH, 1.0, body);
-    canvas.shape(left, top, 128.0, 128.0, FISH_BELLY, 0.9, move |x, y| {
+    canvas.shape((left, top, 128.0, 128.0), FISH, 1.0, tail);
+    canvas.shape((left, top, 128.0, 128.0), FISH, 1.0, body);
+    canvas.shape((left, top, 128.0, 128.0), FISH_BELLY, 0.9, move |x, y| {
         let (_, v) = own(x, y);
         body(x, y) * ((v - 4.0) / 6.0).clamp(0.0, 1.0)
     });
-    canvas.shape(left, top, 128.0, 128.0, INK, 1.0, move |x, y| {
+    canvas.shape((left, top, 128.0, 128.0), INK, 1.0, move |x, y| {
         let (u, v) = own(x, y);
         circle(u, v, 23.0, -4.0, 5.0)
     });
-    canvas.shape(left, top, 128.0, 128.0, DARK, 1.0, move |x, y| {
+    canvas.shape((left, top, 128.0, 128.0), DARK, 1.0, move |x, y| {
         let (u, v) = own(x, y);
         circle(u, v, 24.5, -4.0, 2.6)
     });
@@ -252,7 +252,7 @@ fn fish_at(way: f32) -> (f32, f32) {
 }
 
 fn paint_barcode(canvas: &mut Canvas<'_>, unix_ms: u64) {
-    let side = WIDTH / 40 & !1;
+    let side = (WIDTH / 40) & !1;
     for (n, white) in barcode(unix_ms).into_iter().enumerate() {
         let colour = if white { rgb(0xffffff) } else { rgb(0) };
         canvas.rectangle(side / 2 + n * side, side / 2, side, side, colour);
@@ -276,10 +276,7 @@ impl<'a> Canvas<'a> {
     /// Lays `colour` over the pixels of a box, as much as `coverage` says at each pixel's centre.
     fn shape(
         &mut self,
-        left: f32,
-        top: f32,
-        width: f32,
-        height: f32,
+        (left, top, width, height): (f32, f32, f32, f32),
         colour: Colour,
         opacity: f32,
         coverage: impl Fn(f32, f32) -> f32,

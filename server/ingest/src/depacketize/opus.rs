@@ -113,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(d in prop::collection::vec(any::<u8>(), 0..60)) {
-            prop_assert!(samples(&d).is_none_or(|n| n <= 5760 && n >= 120));
+            prop_assert!(samples(&d).is_none_or(|n| (120..=5760).contains(&n)));
         }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) mod write {
         pub fn finish(&self, header: u8) -> Vec<u8> {
             let mut bits = self.bits.clone();
             bits.push(true);
-            while bits.len() % 8 != 0 {
+            while !bits.len().is_multiple_of(8) {
                 bits.push(false);
             }
             let mut out = vec![header];

@@ -93,7 +93,7 @@ impl JitterBuffer {
         };
         let seq = extend_sequence(self.highest, packet.sequence);
         let ahead = seq as i64 - self.highest as i64;
-        if ahead > MAX_DROPOUT || ahead < -MAX_MISORDER {
+        if !(-MAX_MISORDER..=MAX_DROPOUT).contains(&ahead) {
             return self.insert_far(now, packet);
         }
         self.probation = None;

@@ -42,7 +42,7 @@ pub struct TrackSpec {
     pub format: TrackFormat,
     /// RTP clock rate in Hz.
     pub clock_rate: u32,
-    /// Known from signalling; `None` takes whatever comes with the payload type.
+    /// Known from signalling. A hint: senders that use or change to another are followed.
     pub ssrc: Option<u32>,
 }
 
@@ -119,6 +119,8 @@ pub struct RtpSession {
     /// Wall clock minus arrival time, at the last call.
     wall_offset_us: i64,
     started: bool,
+    /// While what the tracks held goes out: the clock is told once for all of it.
+    starting: bool,
     last_discontinuity: Option<Instant>,
     last_slew: Option<Instant>,
     clock: Option<(Instant, ClockMap)>,
@@ -155,6 +157,7 @@ impl RtpSession {
             epoch: None,
             wall_offset_us: 0,
             started: false,
+            starting: false,
             last_discontinuity: None,
             last_slew: None,
             clock: None,
@@ -165,14 +168,15 @@ impl RtpSession {
         }
     }
 
-    /// A datagram of a bundled transport: the track is found by SSRC, then by payload type.
+    /// A datagram of a bundled transport: the track is found by payload type, and by the announced SSRC where tracks
+    /// share one.
     pub fn on_rtp(&mut self, now: Instant, wall: WallTime, packet: Bytes) {
         let Some(packet) = self.parse(packet) else { return };
-        let track = self
-            .config
-            .tracks
-            .iter()
-            .position(|t| t.payload_type == packet.payload_type || t.rtx_payload_type == Some(packet.payload_type));
+        let typed =
+            |t: &TrackSpec| t.payload_type == packet.payload_type || t.rtx_payload_type == Some(packet.payload_type);
+        let tracks = &self.config.tracks;
+        let announced = tracks.iter().position(|t| typed(t) && t.ssrc == Some(packet.ssrc));
+        let track = announced.or(tracks.iter().position(typed));
         self.on_packet(now, wall, track, packet);
     }
 
@@ -376,6 +380,7 @@ impl RtpSession {
             return;
         }
         self.started = true;
+        self.starting = true;
         // The timeline's zero: the first picture, or the first audio frame where there is none yet.
         let by_kind = |kind| self.tracks.iter().position(|t| t.kind == kind && t.has_units());
         let Some(first) = by_kind(TrackKind::Video).or(by_kind(TrackKind::Audio)) else { return };
@@ -407,7 +412,8 @@ impl RtpSession {
             .collect();
         keyed.sort_by_key(|(at, _)| *at);
         self.events.extend(keyed.into_iter().map(|(_, event)| event));
-        self.tell_clock(now, true);
+        self.starting = false;
+        self.tell_clock(now);
     }
 
     /// Gives what a track holds to the consumer.
@@ -529,7 +535,9 @@ impl RtpSession {
         } else {
             self.emit_audio(index, unit);
         }
-        self.tell_clock(now, false);
+        if !self.starting {
+            self.tell_clock(now);
+        }
     }
 
     fn emit_picture(&mut self, index: usize, unit: RawUnit) {
@@ -635,12 +643,13 @@ impl RtpSession {
     }
 
     /// Tells how the timeline lies to the wall clock, at the start and when it moved.
-    fn tell_clock(&mut self, now: Instant, first: bool) {
-        if !first && self.clock.as_ref().is_none_or(|(told, _)| now.saturating_duration_since(*told) < CLOCK_PACE) {
+    fn tell_clock(&mut self, now: Instant) {
+        let first = self.clock.is_none();
+        if self.clock.as_ref().is_some_and(|(told, _)| now.saturating_duration_since(*told) < CLOCK_PACE) {
             return;
         }
         // Audio is the track that is never moved.
-        let placed = |kind| self.tracks.iter().position(|t| t.kind == kind && t.is_placed());
+        let placed = |kind| self.tracks.iter().position(|t| t.kind == kind && t.last_unit_ts.is_some());
         let Some(index) = placed(TrackKind::Audio).or(placed(TrackKind::Video)) else { return };
         let Some(track) = self.tracks.get(index) else { return };
         let Some(ts) = track.last_unit_ts else { return };

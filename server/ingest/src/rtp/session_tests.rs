@@ -287,25 +287,25 @@ fn a_lost_packet_costs_the_rest_of_its_gop_and_says_so_once() {
 fn a_retransmission_repairs() {
     let mut rig = Rig::new(vec![video()], true);
     let mut camera = Camera::new();
+    let mut lost = None;
     for n in 0..12u32 {
         for p in camera.next() {
             if n == 5 {
-                let mut payload = p[2..4].to_vec();
-                payload.extend(&p[12..]);
-                rig.rtp(40 * MS * n + 35 * MS, write(99, p[1] & 0x80 != 0, 7, camera.ts - 3600, 55, &payload));
-            } else if n == 6 {
-                rig.rtp(40 * MS * 5 + 20 * MS, p);
+                lost = Some(p);
             } else {
                 rig.rtp(40 * MS * n, p);
             }
         }
-        if n == 5 {
-            // The one that repairs comes after its successor.
-            continue;
+        if n == 6 {
+            let p = lost.take().unwrap();
+            let payload = [&p[2..4], &p[12..]].concat();
+            rig.rtp(40 * MS * n + 20 * MS, write(99, p[1] & 0x80 != 0, 7, camera.ts - 7200, 55, &payload));
         }
     }
     assert_eq!(rig.units(TrackKind::Video).len(), 12);
-    assert_eq!(rig.gaps(), []);
+    assert_eq!((rig.gaps(), rig.count(|s| &s.repaired)), (vec![], 1));
+    let asked: Vec<_> = rig.feedback.iter().filter(|f| matches!(f, Feedback::Nack { .. })).collect();
+    assert_eq!(asked.len(), 1);
 }
 
 #[test]
@@ -399,6 +399,20 @@ fn a_missing_track_is_waited_for_and_then_joins() {
     let first = rig.units(TrackKind::Audio)[0].pts.millis();
     assert!((first - 2000).abs() <= 40, "{first}");
     assert_eq!(rig.units(TrackKind::Video).len(), 100);
+}
+
+#[test]
+fn the_clock_is_told_though_all_audio_was_cut() {
+    let mut rig = Rig::new(vec![video(), opus()], false);
+    for n in 0..3 {
+        rig.rtp(20 * MS * n, opus_packet(n, 0, 2));
+    }
+    for p in Camera::new().next() {
+        rig.rtp(400 * MS, p);
+    }
+    assert!(
+        matches!(rig.events[..], [IngestEvent::Clock(map), IngestEvent::Unit(_)] if map.wall == rig.wall(400 * MS))
+    );
 }
 
 #[test]
@@ -681,13 +695,15 @@ proptest! {
             rig.rtp(at, p);
         }
         rig.run(Duration::from_secs(10));
+        let sent: Vec<Vec<u8>> = (0..50).map(|n| camera.data(n)).collect();
+        let named = |u: &AccessUnit| sent.iter().position(|d| u.data == d).map(|n| n as u32);
         let v = rig.units(TrackKind::Video);
+        // With the first key frame lost the timeline begins at a later one.
+        let begun = v.first().and_then(|u| named(u)).unwrap_or(0);
         let mut seen = vec![];
         for u in &v {
-            let first = (u.pts.millis() + 20) / 40;
-            // With the first key frame lost the timeline begins at a later one.
-            let n = (0..50).find(|n| u.data == camera.data(*n)).expect("a picture as it was sent");
-            prop_assert_eq!(first, i64::from(n) - (0..50).find(|n| v[0].data == camera.data(*n)).map_or(0, i64::from));
+            let n = named(u).expect("a picture as it was sent");
+            prop_assert_eq!((u.pts.millis() + 20) / 40, i64::from(n - begun));
             seen.push(n);
         }
         prop_assert!(seen.windows(2).all(|w| w[0] < w[1]));

@@ -83,8 +83,6 @@ pub struct Transmit {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     pub data: BytesMut,
-    /// The answer to a request that proved to come from the publisher.
-    pub proven: bool,
 }
 
 impl Core {
@@ -158,13 +156,15 @@ impl Core {
         Ok((core, answer))
     }
 
-    pub fn on_datagram(&mut self, wall: WallTime, datagram: Datagram) {
+    /// True where the datagram proves that its pair of addresses is the publisher's.
+    pub fn on_datagram(&mut self, wall: WallTime, datagram: Datagram) -> bool {
         let Datagram { local, peer, data, at: now } = datagram;
         let kind = stun::classify(&data);
-        if kind == Kind::Stun && stun::message_type(&data) == Some(stun::BINDING_REQUEST) {
+        let request = kind == Kind::Stun && stun::message_type(&data) == Some(stun::BINDING_REQUEST);
+        if request {
             if !stun::knows_password(&data, &self.password, self.crypto.as_ref()) {
                 IngestStats::add(&self.stats.wrong_source, 1);
-                return;
+                return false;
             }
             self.heard = now;
         }
@@ -181,6 +181,7 @@ impl Core {
             // Set by the first packet that decrypted; a publisher that roams keeps the first.
             let _ = self.stats.remote.set(peer);
         }
+        request
     }
 
     pub fn on_timeout(&mut self, now: Instant, wall: WallTime) {
@@ -232,8 +233,7 @@ impl Core {
         if data.first() == Some(&21) && self.ended.is_none() {
             self.ended = Some(if self.connected { EndReason::Closed } else { EndReason::Transport });
         }
-        let proven = stun::message_type(&data) == Some(stun::BINDING_SUCCESS);
-        Some(Transmit { local: out.transport.local_addr, peer: out.transport.peer_addr, data, proven })
+        Some(Transmit { local: out.transport.local_addr, peer: out.transport.peer_addr, data })
     }
 
     pub fn next_timeout(&mut self) -> Instant {
@@ -339,7 +339,7 @@ fn build(offer: &Offer, terms: &Terms, tap: Tap, now: Instant) -> rtc::shared::e
         };
         let rtp_codec = RTCRtpCodec { mime_type: mime_type.to_owned(), clock_rate, channels, ..RTCRtpCodec::default() };
         let payload_type = media.payload_type;
-        engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type, ..Default::default() }, kind)?;
+        engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;
     }
     let settings = SettingEngineBuilder::new()
         .with_answering_dtls_role(match offer.setup {
@@ -367,4 +367,58 @@ fn candidate(candidate: String) -> RTCIceCandidateInit {
 
 fn internal(error: impl std::fmt::Display) -> WhipError {
     WhipError::Internal(format!("WebRTC: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::samples::{CHROME, FFMPEG};
+    use super::*;
+
+    fn core(offer: &str, now: Instant) -> (Core, String) {
+        let local = ["127.0.0.1:8189".parse().unwrap()];
+        let terms = Terms {
+            ice: IceCredentials { ufrag: "abcdefgh".into(), pwd: "0123456789abcdef0123456789abcdef".into() },
+            local: &local,
+            announced: &local,
+            idle_timeout: Duration::from_secs(10),
+            session: 1,
+            ssrc: 1,
+        };
+        Core::new(&Offer::parse(offer).unwrap(), terms, Arc::default(), now).unwrap()
+    }
+
+    #[test]
+    fn a_session_that_never_connects_ends_in_15_s() {
+        let start = Instant::now();
+        for offer in [CHROME, FFMPEG] {
+            let (mut core, answer) = core(offer, start);
+            assert!(answer.contains("a=ice-ufrag:abcdefgh\r\n"));
+            let mut now = start;
+            while core.ended().is_none() {
+                // As the task does: a timer that is already due does not spin.
+                now = core.next_timeout().max(now + Duration::from_millis(1));
+                core.on_timeout(now, WallTime(0));
+                while core.poll_transmit().is_some() {}
+            }
+            assert_eq!((core.ended(), now - start), (Some(EndReason::Timeout), CONNECT_TIMEOUT));
+        }
+    }
+
+    #[test]
+    fn strangers_change_nothing() {
+        let start = Instant::now();
+        let (mut core, _) = core(CHROME, start);
+        let stun = b"\x00\x01\x00\x14\x21\x12\xa4\x42aaaaaaaaaaaa\x00\x06\x00\x0dabcdefgh:EsAw\0\0\0";
+        for data in [&stun[..], &[22, 0xfe, 0xfd, 0, 0], &[0x80, 103, 0, 1], &[0x80, 200, 0, 1], &[]] {
+            let (local, peer) = ("127.0.0.1:8189".parse().unwrap(), "192.0.2.9:9".parse().unwrap());
+            let proven = core.on_datagram(WallTime(0), Datagram { local, peer, data: data.into(), at: start });
+            assert!(!proven);
+            assert!(core.poll_event().is_none());
+            while let Some(out) = core.poll_transmit() {
+                assert_ne!(out.peer, peer, "no answer");
+            }
+        }
+        assert_eq!(core.ended(), None);
+    }
 }

@@ -206,7 +206,11 @@ impl WhipSession {
 
     /// Ends the session: DTLS close, ICE gone, `Ended(reason)`. The first reason given stays.
     pub fn close(&self, reason: EndReason) {
-        self.stop.send_if_modified(|stop| stop.replace(reason).is_none());
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(reason);
+            first
+        });
     }
 }
 
@@ -275,7 +279,11 @@ impl Session {
                     }
                     let wall = WallTime::from_system(SystemTime::now());
                     for datagram in batch.drain(..) {
-                        self.core.on_datagram(wall, datagram);
+                        let (local, peer, at) = (datagram.local, datagram.peer, datagram.at);
+                        // Before anything is sent there: what comes back must find its way.
+                        if self.core.on_datagram(wall, datagram) {
+                            self.lane.learn(local, peer, at);
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(timeout.into()) => {
@@ -304,9 +312,6 @@ impl Session {
 
     fn transmit(&mut self) {
         while let Some(out) = self.core.poll_transmit() {
-            if out.proven {
-                self.lane.learn(out.local, out.peer, Instant::now());
-            }
             self.lane.send(out.local, out.peer, &out.data);
         }
     }

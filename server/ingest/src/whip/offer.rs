@@ -472,7 +472,7 @@ mod tests {
             "the SDP offer cannot be accepted: its video section offers VP8, rtx, VP9, but not H.264 (baseline, main or \
              high profile, packetization-mode 0 or 1)"
         );
-        assert!(refusal(&CHROME.replace("opus/48000/2", "PCMU/8000")).contains("offers PCMU, but not Opus"));
+        assert!(refusal(&CHROME.replace("opus/48000/2", "PCMU/8000")).contains("offers PCMU, red, but not Opus"));
         assert!(refusal(&CHROME.replace("a=sendonly", "a=recvonly")).contains("is recvonly"));
         assert!(refusal(&CHROME.replace("a=sendonly", "a=inactive")).contains("is inactive"));
         assert!(Offer::parse(&CHROME.replace("a=sendonly", "a=sendrecv")).is_ok());

@@ -1,7 +1,7 @@
 //! The one UDP port of all WHIP sessions: its sockets, and which session a datagram belongs to.
 //!
-//! A STUN request names its session (RFC 8445 §7.2.2). Everything else goes by the pair of addresses, learnt only when
-//! a session has answered a STUN request from there with a success response; from anywhere else nothing gets through.
+//! A STUN request names its session (RFC 8445 §7.2.2). Everything else goes by the pair of addresses, learnt only from
+//! STUN requests that proved to know the session's password; from anywhere else nothing gets through.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,7 +20,7 @@ use super::stun::{self, Protocol};
 /// Datagrams between the port and one session: about half a second at 20 Mbit/s. When full the newest is dropped and
 /// counted; the session sees it as loss.
 const LANE: usize = 1024;
-/// Addresses that one session may answer: a publisher has a few interfaces, and a NAT may rebind each of them.
+/// Addresses that one session may have: a publisher has a few interfaces, and a NAT may rebind each of them.
 const PEERS_PER_SESSION: usize = 16;
 /// A pair of addresses that another session held may be taken over once nothing came over it for so long.
 const PEER_SILENT: Duration = Duration::from_secs(5);
@@ -170,7 +170,7 @@ impl Port {
 }
 
 impl Lane {
-    /// The session has answered `peer`'s STUN request with success: what comes from there is the session's.
+    /// `peer` has shown the session's password: what comes from there is the session's.
     pub fn learn(&self, local: SocketAddr, peer: SocketAddr, now: Instant) {
         let mut routes = self.port.routes();
         match routes.peers.get_mut(&(local, peer)) {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_answered_addresses_reach_a_session_and_nothing_stays_behind() {
+    async fn only_proven_addresses_reach_a_session_and_nothing_stays_behind() {
         let port = Arc::new(Port::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap());
         let local = port.addresses().next().unwrap();
         let mut lane = port.open("abcd".into()).unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_answers_a_bounded_number_of_addresses() {
+    async fn a_session_has_a_bounded_number_of_addresses() {
         let port = Arc::new(Port::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap());
         let local = port.addresses().next().unwrap();
         let lane = port.open("abcd".into()).unwrap();

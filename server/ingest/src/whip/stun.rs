@@ -27,9 +27,8 @@ pub fn classify(datagram: &[u8]) -> Protocol {
 
 /// RFC 8489 §5.
 const MAGIC_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
-/// RFC 8489 §18.2: Binding request, and the success response to it.
+/// RFC 8489 §18.2.
 pub const BINDING_REQUEST: u16 = 0x0001;
-pub const BINDING_SUCCESS: u16 = 0x0101;
 /// RFC 8489 §14.3.
 const USERNAME: u16 = 0x0006;
 /// A request that we act on carries a handful of attributes; more is noise.
