@@ -90,13 +90,12 @@ pub async fn ffmpeg_plays(url: &str, seconds: u32) {
 pub struct Packet {
     pub pts: i64,
     pub dts: i64,
-    pub duration: i64,
 }
 
 /// The packets of `seconds` of a media playlist.
 pub async fn ffprobe_packets(url: &str, seconds: u32) -> Vec<Packet> {
     let mut command = tokio::process::Command::new("ffprobe");
-    command.args(["-v", "error", "-show_entries", "packet=pts_time,dts_time,duration_time", "-of", "json"]);
+    command.args(["-v", "error", "-show_entries", "packet=pts_time,dts_time", "-of", "json"]);
     command.args(["-read_intervals", &format!("%+{seconds}"), url]);
     let output = finish(command, Duration::from_secs(u64::from(seconds) * 2 + 40)).await;
     let errors = succeeded("ffprobe", &output);
@@ -106,21 +105,20 @@ pub async fn ffprobe_packets(url: &str, seconds: u32) -> Vec<Packet> {
         let text = p[key].as_str().unwrap_or_else(|| panic!("{url}: a packet without {key}: {p}"));
         (text.parse::<f64>().unwrap() * 1e6).round() as i64
     };
-    let packet =
-        |p: &Value| Packet { pts: time(p, "pts_time"), dts: time(p, "dts_time"), duration: time(p, "duration_time") };
+    let packet = |p: &Value| Packet { pts: time(p, "pts_time"), dts: time(p, "dts_time") };
     report["packets"].as_array().unwrap().iter().map(packet).collect()
 }
 
-/// Fails when decode times go back, stand still or leave a hole, or a picture is shown before it is decoded.
-pub fn check_packets(what: &str, packets: &[Packet]) {
+/// Fails when decode times go back, stand still, or leave a hole between frames of `frame` microseconds, or when a picture
+/// is shown before it is decoded.
+pub fn check_packets(what: &str, packets: &[Packet], frame: i64) {
     for pair in packets.windows(2) {
         let step = pair[1].dts - pair[0].dts;
-        assert!(step > 0, "{what}: decode time goes from {} by {step} µs", pair[0].dts);
-        // Video is slewed onto the sender's clock by up to 5 ms a second: 170 µs a frame of 30 fps.
-        assert!((step - pair[0].duration).abs() <= 250, "{what}: a hole or overlap at {:?}, {:?}", pair[0], pair[1]);
+        // The clocks of a publisher's tracks are brought together by stretching time by up to 1 %.
+        assert!((step - frame).abs() <= frame / 100 + 50, "{what}: {step} µs from {:?} to {:?}", pair[0], pair[1]);
     }
     for packet in packets {
-        assert!(packet.pts >= packet.dts - 1, "{what}: shown before decoded: {packet:?}");
+        assert!(packet.pts >= packet.dts, "{what}: shown before decoded: {packet:?}");
     }
 }
 

@@ -67,7 +67,7 @@ impl Ffmpeg<'_> {
 pub fn gstreamer_publish(video: u16, audio: u16) -> RtpPublisher {
     let pipeline = format!(
         "rtpbin name=rtp \
-         videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1 ! timeoverlay \
+         videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1 \
          ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=600 key-int-max=30 ! rtph264pay config-interval=-1 pt=96 \
          ! rtp.send_rtp_sink_0 rtp.send_rtp_src_0 ! udpsink host=127.0.0.1 port={video} \
          rtp.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={} sync=false async=false \

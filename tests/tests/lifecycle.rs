@@ -50,8 +50,9 @@ async fn sigterm_ends_the_stream_for_its_viewers_and_leaves_no_process() {
     }
     let mut server = Server::start(&[]).await;
     let publisher = Ffmpeg::default().publish().await;
-    server.put_sdp("show", &publisher.sdp, None).await;
-    server.live("show", &["src", "v360", "aac"]).await;
+    let ladder = json!({ "rungs": [{ "height": 180, "bitrate": 200_000, "preset": "ultrafast" }] });
+    server.put_sdp("show", &publisher.sdp, Some(ladder)).await;
+    server.live("show", &["src", "v180", "aac"]).await;
     let (msn, _) = server.follow("show", "src", 5).await.next();
     let held = {
         let (viewer, path) = (server.viewer(), format!("/live/show/src/index.m3u8?_HLS_msn={}", msn + 1));
@@ -81,6 +82,8 @@ async fn a_configured_channel_waits_for_its_publisher() {
     .await;
     let status = server.state("stage", "waiting").await;
     assert_eq!(status["ladder"], "passthrough", "{status}");
-    assert_eq!(server.get("/live/stage/index.m3u8").await.status(), 404);
+    let response = server.get("/live/stage/index.m3u8").await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
     assert!(server.text("/metrics").await.contains("fishladder_channel_state{channel=\"stage\",state=\"waiting\"} 1"));
 }

@@ -57,11 +57,8 @@ async fn ffmpeg_publishes_and_everybody_plays_every_rendition() {
     for (rendition, frame) in [("src", 33_333), ("v480", 33_333), ("v360", 33_333), ("aac", 21_333), ("opus", 20_000)] {
         let url = server.url(&format!("/live/show/{rendition}/index.m3u8"));
         let packets = ffprobe_packets(&url, 6).await;
-        check_packets(rendition, &packets);
-        assert!(packets.len() > 5_000_000 / frame, "{rendition}: {} packets", packets.len());
-        for packet in &packets {
-            assert!((packet.duration - frame as i64).abs() < 100, "{rendition}: {packet:?}");
-        }
+        check_packets(rendition, &packets, frame);
+        assert!(packets.len() as i64 > 5_000_000 / frame, "{rendition}: {} packets", packets.len());
         ffmpeg_plays(&url, 4).await;
     }
     ffmpeg_plays(&server.url("/live/show/index.m3u8"), 6).await;
@@ -80,7 +77,7 @@ async fn b_frames_and_aac_pass_through_in_order() {
     server.live("show", &["src", "aac"]).await;
     server.follow_all("show", &["src", "aac"], 20).await;
     let packets = ffprobe_packets(&server.url("/live/show/src/index.m3u8"), 4).await;
-    check_packets("src", &packets);
+    check_packets("src", &packets, 33_333);
     assert!(packets.len() > 90 && packets.iter().any(|p| p.pts > p.dts), "{} packets", packets.len());
     ffmpeg_plays(&server.url("/live/show/index.m3u8"), 4).await;
 }
@@ -95,9 +92,11 @@ async fn a_ten_second_gop_gives_conformant_playlists_and_a_plain_sentence() {
     let publisher = Ffmpeg { gop: 300, ..Ffmpeg::default() }.publish().await;
     server.put_sdp("show", &publisher.sdp, Some(small_ladder())).await;
     server.live("show", &["src", "v180", "aac"]).await;
+    // Sound came first and the picture, up to ten seconds later, behind a DISCONTINUITY.
+    let before = server.playlist("show", "src", "").await.discontinuities();
     // More than one group of pictures.
     for playlist in server.follow_all("show", &["src", "v180", "aac"], 65).await {
-        assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
+        assert_eq!((playlist.discontinuities(), playlist.gaps()), (before, 0), "{}", playlist.text);
     }
     let status = server.status("show").await.unwrap();
     assert!(status["messages"].to_string().contains("key frames are too far apart"), "{status}");
@@ -201,7 +200,7 @@ async fn a_worker_that(gets: Signal) {
     for playlist in undisturbed {
         assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
     }
-    check_packets("v180", &ffprobe_packets(&server.url("/live/hurt/v180/index.m3u8"), 10).await);
+    check_packets("v180", &ffprobe_packets(&server.url("/live/hurt/v180/index.m3u8"), 10).await, 33_333);
     assert_eq!(server.status("hurt").await.unwrap()["worker_restarts"], 1);
     assert_eq!(server.status("other").await.unwrap()["worker_restarts"], 0);
     until("the old worker to be gone", || async { (!server.children("worker").contains(&workers[0])).then_some(()) })
