@@ -1,5 +1,6 @@
 # Fishladder's commands. `make run` and `make test` install what is missing; the rest expects it to be there.
-.PHONY: run test bench check fmt web build soak clean help
+SHELL := /bin/bash
+.PHONY: latency run test bench check fmt web build soak clean help
 
 help:
 	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
@@ -47,3 +48,8 @@ fmt:
 clean:
 	cargo clean
 	rm -rf web/dist web/node_modules tests/browser/node_modules .venv
+
+# Glass-to-glass latency, rung switches and the publisher's return in Chromium: figures that a busy machine distorts.
+latency: build
+	@scripts/setup.sh test
+	cargo test --release -p e2e --locked --test browser -- --ignored --test-threads=1 --nocapture

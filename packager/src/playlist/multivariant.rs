@@ -35,8 +35,11 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
         playlist.variants.extend(video.iter().map(|v| variant(v, audio.first())));
         for (best, group) in video.first().into_iter().flat_map(|best| audio.iter().skip(1).map(move |g| (best, g))) {
             let mut alternative = variant(best, Some(group));
-            let counterpart = playlist.variants.first().map_or(0, |v| v.bandwidth);
-            alternative.bandwidth = alternative.bandwidth.max(counterpart + 1);
+            if let Some(counterpart) = playlist.variants.first() {
+                alternative.bandwidth = alternative.bandwidth.max(counterpart.bandwidth + 1);
+                alternative.average_bandwidth =
+                    alternative.average_bandwidth.max(counterpart.average_bandwidth.map(|average| average + 1));
+            }
             playlist.variants.push(alternative);
         }
     }
