@@ -45,6 +45,7 @@ try {
   await playing(viewer);
   report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
   report.audioTracks = await viewer.page.evaluate(() => window.fishladder.hls.audioTracks.map((t) => t.name));
+  report.targetLatency = await viewer.page.evaluate(() => window.fishladder.stats().targetLatency);
   report.version = await viewer.page.evaluate(() => window.fishladder.hls.constructor.version);
   if (options.height) await select(viewer, options.height);
   // The player tunes in to the live edge in its first seconds.
