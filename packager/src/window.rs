@@ -281,7 +281,7 @@ impl Snapshot {
     }
 
     /// The part that EXT-X-PRELOAD-HINT names: the open segment's next one, or the next segment's first when the open one
-    /// has reached its target and is about to be cut.
+    /// is about to be cut.
     pub(crate) fn hint(&self) -> (u64, u64) {
         match &self.open {
             Some(open) if !self.about_to_cut(open) => (open.head.msn, open.parts.len() as u64),
@@ -290,9 +290,11 @@ impl Snapshot {
         }
     }
 
+    /// The open segment is as long as the one before it was: a source's key frames come in a steady rhythm.
     fn about_to_cut(&self, open: &Open) -> bool {
         let noise = MediaDuration::from_millis(25);
-        open.duration + noise >= self.timing.settings.segment_target
+        let usual = self.listed.last().map_or(self.timing.settings.segment_target, |last| last.duration);
+        open.duration + noise >= usual
     }
 
     fn is_next_part(&self, msn: u64, index: u64) -> bool {

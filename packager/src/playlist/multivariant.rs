@@ -18,9 +18,10 @@ pub struct Variant {
     pub bandwidth: Bandwidth,
 }
 
-/// The multivariant playlist. Video variants best first; every audio rendition is a group of its own, the first one the
-/// default. With two groups each video variant stands once for each, all of the first group first. Pure function of its
-/// input.
+/// The multivariant playlist. Video variants best first; every audio rendition is a group of its own. All video variants
+/// go with the first group. A further group goes with the best video only, and declares at least the bit rate of its
+/// counterpart: a player whose buffer runs dry steps down the list, and that step must never change the sound's codec,
+/// which costs a stall of its own (seen with hls.js 1.7). Pure function of its input.
 pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     let mut playlist = MasterPlaylist { version: Some(6), ..Default::default() };
     for rendition in audio.iter().filter(|_| !video.is_empty()) {
@@ -31,8 +32,12 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     } else if audio.is_empty() {
         playlist.variants.extend(video.iter().map(|v| variant(v, None)));
     } else {
-        for group in audio {
-            playlist.variants.extend(video.iter().map(|v| variant(v, Some(group))));
+        playlist.variants.extend(video.iter().map(|v| variant(v, audio.first())));
+        for (best, group) in video.first().into_iter().flat_map(|best| audio.iter().skip(1).map(move |g| (best, g))) {
+            let mut alternative = variant(best, Some(group));
+            let counterpart = playlist.variants.first().map_or(0, |v| v.bandwidth);
+            alternative.bandwidth = alternative.bandwidth.max(counterpart + 1);
+            playlist.variants.push(alternative);
         }
     }
     let mut text = Vec::with_capacity(1024);

@@ -193,9 +193,10 @@ fn variants(set: &RenditionSet) -> Option<(Vec<Variant>, Vec<Variant>, u32)> {
     let (video, audio) = (snapshots(&set.video), snapshots(&set.audio));
     let all = || video.iter().chain(&audio).map(|(_, s)| s);
     let target_duration = all().find(|s| s.is_playable())?.timing().target_duration;
-    let settled =
-        all().any(|s| s.position().is_some_and(|p| p.msn.saturating_sub(s.media_sequence()) >= 3) && s.is_playable());
-    if !settled && all().any(|s| !s.is_playable()) {
+    // A player that joins before there is a hold-back's worth of media starts too early and stays that far behind for
+    // good: the channel is shown once each rendition has a whole segment, or one has three and the others are missing.
+    let segments = |s: &Snapshot| s.position().map_or(0, |p| p.msn.saturating_sub(s.media_sequence()));
+    if all().all(|s| segments(s) < 3) && all().any(|s| segments(s) < 1) {
         return None;
     }
     let (video, audio) = (list(&video), list(&audio));
