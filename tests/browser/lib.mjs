@@ -76,6 +76,18 @@ export async function playing(browser, timeout) {
   );
 }
 
+/** Waits until the picture has moved at the speed of time for three seconds on end: the player has found its place. */
+export async function settled(browser) {
+  const smooth = () => {
+    const last = window.probe.samples.slice(-30);
+    if (last.length < 30) return false;
+    const [from, to] = [last[0], last.at(-1)];
+    const moved = (key, unit) => Math.abs((to[key] - from[key]) / unit - (to.now - from.now) / 1000) < 0.15;
+    return last.every((s) => s.clock !== null) && moved('at', 1) && moved('clock', 1000);
+  };
+  await until('smooth playback', browser.page, smooth);
+}
+
 /** Samples for so many seconds and gives what was seen in that time. */
 export async function observe(browser, seconds) {
   const { page } = browser;

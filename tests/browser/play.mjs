@@ -8,7 +8,7 @@
 //   restart     kill the publishing Chromium after the first look, publish anew after so many seconds, look again
 //   screenshot  file to save a picture of the watch page to
 
-import { openBrowser, observe, playing, publish, select, until, watch } from './lib.mjs';
+import { openBrowser, observe, playing, publish, select, settled, until, watch } from './lib.mjs';
 
 const [base, channel, text = '{}'] = process.argv.slice(2);
 const options = JSON.parse(text);
@@ -48,8 +48,8 @@ try {
   report.targetLatency = await viewer.page.evaluate(() => window.fishladder.stats().targetLatency);
   report.version = await viewer.page.evaluate(() => window.fishladder.hls.constructor.version);
   if (options.height) await select(viewer, options.height);
-  // The player tunes in to the live edge in its first seconds.
-  await observe(viewer, 4);
+  // The player looks for the live edge in its first seconds.
+  await settled(viewer);
   report.first = await observe(viewer, seconds);
 
   if (options.switch) {
@@ -77,7 +77,8 @@ try {
       60_000,
     );
     report.backAfter = (Date.now() - restarted) / 1000;
-    await observe(viewer, 3);
+    await settled(viewer);
+    report.smoothAfter = (Date.now() - restarted) / 1000;
     report.second = await observe(viewer, seconds);
     const after = await viewer.page.evaluate(() => window.fishladder.stats());
     report.reopened = (after.reopened ?? 0) - (before.reopened ?? 0);

@@ -91,9 +91,7 @@ async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
     let report = play(&server, "stage", json!({ "publish": publish, "seconds": 5, "restart": 4 })).await;
     check_smooth(&report["first"]);
     assert_eq!(report["reopened"], 0, "hls.js went on by itself: {report}");
-    let second = &report["second"];
-    assert_eq!(second["stalls"], 0, "{second}");
-    assert!(second["clockAdvanced"].as_f64().unwrap() > 4000.0, "{second}");
+    check_smooth(&report["second"]);
     for rendition in ["src", "aac", "opus"] {
         let playlist = server.playlist("stage", rendition, "").await;
         playlist.check();
