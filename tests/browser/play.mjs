@@ -33,14 +33,13 @@ async function listed() {
 }
 
 try {
-  let publisher = null;
-  if (options.publish) {
-    publisher = await open();
-    await publish(publisher, base, channel, options.publish);
-  }
+  // Both browsers start before anything is sent: a start takes all of a small machine for a second, and the picture of a
+  // publisher that is starved of its processor stands still.
+  const viewer = await open();
+  const publisher = options.publish ? await open() : null;
+  if (publisher) await publish(publisher, base, channel, options.publish);
   // Whoever opens the page earlier waits for the publisher, and its retries would be part of the figures.
   await listed();
-  const viewer = await open();
   await watch(viewer, base, channel);
   await playing(viewer);
   report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
@@ -65,8 +64,8 @@ try {
   if (options.restart) {
     const before = await viewer.page.evaluate(() => window.fishladder.stats());
     await publisher.kill();
-    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
     const again = await open();
+    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
     const restarted = Date.now();
     await publish(again, base, channel, options.publish);
     await until(
