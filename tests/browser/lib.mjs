@@ -76,6 +76,18 @@ export async function playing(browser, timeout) {
   );
 }
 
+/** Waits until the picture has moved at the speed of time for three seconds on end: the player has found its place. */
+export async function settled(browser) {
+  const smooth = () => {
+    const last = window.probe.samples.slice(-30);
+    if (last.length < 30) return false;
+    const [from, to] = [last[0], last.at(-1)];
+    const moved = (key, unit) => Math.abs((to[key] - from[key]) / unit - (to.now - from.now) / 1000) < 0.15;
+    return last.every((s) => s.clock !== null) && moved('at', 1) && moved('clock', 1000);
+  };
+  await until('smooth playback', browser.page, smooth);
+}
+
 /** Samples for so many seconds and gives what was seen in that time. */
 export async function observe(browser, seconds) {
   const { page } = browser;
@@ -88,11 +100,12 @@ export async function observe(browser, seconds) {
   return summarize(samples, before, after);
 }
 
-/** Selects a rendition by its height and waits until frames of it are on the screen. */
+/** Selects the rendition of this height, with the audio group that plays, and waits until it is on the screen. */
 export async function select(browser, height) {
   await browser.page.evaluate((h) => {
     const { hls } = window.fishladder;
-    hls.nextLevel = hls.levels.findIndex((level) => level.height === h);
+    const codec = hls.levels[hls.loadLevel].audioCodec;
+    hls.nextLevel = hls.levels.findIndex((level) => level.height === h && level.audioCodec === codec);
   }, height);
   await until(`pictures of ${height} lines`, browser.page, (h) => document.querySelector('video').videoHeight === h, height);
 }
@@ -102,6 +115,7 @@ function record() {
   const probe = { samples: [], errors: [], heights: [] };
   window.probe = probe;
   let known = null;
+  const ranges = (buffered) => Array.from({ length: buffered.length }, (_, i) => buffered.end(i));
   setInterval(() => {
     const { hls } = window.fishladder;
     if (hls && hls !== known) {
@@ -117,7 +131,9 @@ function record() {
       wall: Date.now(),
       at: video.currentTime,
       clock: window.fishladder.readClock(),
-      ranges: video.buffered.length,
+      // What lies behind may have holes from before the player found its place.
+      holes: ranges(video.buffered).filter((end) => end > video.currentTime).length - 1,
+      latency: window.fishladder.stats().latency,
       height: video.videoHeight,
     });
   }, 100);
@@ -156,7 +172,9 @@ function summarize(samples, before, after) {
     frames: after.shown - before.shown,
     dropped: after.dropped - before.dropped,
     audioBytes: after.audioBytes - before.audioBytes,
-    ranges: Math.max(0, ...samples.map((s) => s.ranges)),
+    holes: Math.max(0, ...samples.map((s) => s.holes)),
+    /** As the player itself sees it, in seconds: it knows the playlist's dates, not the picture. */
+    latency: samples.at(-1)?.latency ?? null,
     samples: samples.length,
     clocks: clocks.length,
     /** Both in ms of the clock burned into the picture. */

@@ -8,7 +8,7 @@
 //   restart     kill the publishing Chromium after the first look, publish anew after so many seconds, look again
 //   screenshot  file to save a picture of the watch page to
 
-import { openBrowser, observe, playing, publish, select, until, watch } from './lib.mjs';
+import { openBrowser, observe, playing, publish, select, settled, until, watch } from './lib.mjs';
 
 const [base, channel, text = '{}'] = process.argv.slice(2);
 const options = JSON.parse(text);
@@ -33,22 +33,22 @@ async function listed() {
 }
 
 try {
-  let publisher = null;
-  if (options.publish) {
-    publisher = await open();
-    await publish(publisher, base, channel, options.publish);
-  }
+  // Both browsers start before anything is sent: a start takes all of a small machine for a second, and the picture of a
+  // publisher that is starved of its processor stands still.
+  const viewer = await open();
+  const publisher = options.publish ? await open() : null;
+  if (publisher) await publish(publisher, base, channel, options.publish);
   // Whoever opens the page earlier waits for the publisher, and its retries would be part of the figures.
   await listed();
-  const viewer = await open();
   await watch(viewer, base, channel);
   await playing(viewer);
   report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
   report.audioTracks = await viewer.page.evaluate(() => window.fishladder.hls.audioTracks.map((t) => t.name));
+  report.targetLatency = await viewer.page.evaluate(() => window.fishladder.stats().targetLatency);
   report.version = await viewer.page.evaluate(() => window.fishladder.hls.constructor.version);
   if (options.height) await select(viewer, options.height);
-  // The player tunes in to the live edge in its first seconds.
-  await observe(viewer, 4);
+  // The player looks for the live edge in its first seconds.
+  await settled(viewer);
   report.first = await observe(viewer, seconds);
 
   if (options.switch) {
@@ -64,8 +64,8 @@ try {
   if (options.restart) {
     const before = await viewer.page.evaluate(() => window.fishladder.stats());
     await publisher.kill();
-    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
     const again = await open();
+    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
     const restarted = Date.now();
     await publish(again, base, channel, options.publish);
     await until(
@@ -76,7 +76,8 @@ try {
       60_000,
     );
     report.backAfter = (Date.now() - restarted) / 1000;
-    await observe(viewer, 3);
+    await settled(viewer);
+    report.smoothAfter = (Date.now() - restarted) / 1000;
     report.second = await observe(viewer, seconds);
     const after = await viewer.page.evaluate(() => window.fishladder.stats());
     report.reopened = (after.reopened ?? 0) - (before.reopened ?? 0);

@@ -32,7 +32,7 @@ fn check_smooth(seen: &Value) {
     assert!((0.95..1.12).contains(&ratio), "played at {ratio} times the speed of time: {seen}");
     // Against its own sampling, which is late on a busy machine, but never against the picture's clock.
     assert!(number("jump") < 0.5 && number("hang") < 0.5, "{seen}");
-    assert_eq!(seen["ranges"], 1, "a hole in what is buffered: {seen}");
+    assert_eq!(seen["holes"], 0, "a hole in what is buffered: {seen}");
     assert!(number("clocks") > number("samples") * 0.8, "the clock could not be read: {seen}");
     let ratio = number("clockAdvanced") / 1000.0 / number("seconds");
     assert!((0.85..1.2).contains(&ratio), "the clock in the picture went {ratio} times as fast as time: {seen}");
@@ -94,9 +94,7 @@ async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
     let report = play(&server, "stage", json!({ "publish": publish, "seconds": 5, "restart": 4 })).await;
     check_smooth(&report["first"]);
     assert_eq!(report["reopened"], 0, "hls.js went on by itself: {report}");
-    let second = &report["second"];
-    assert_eq!(second["stalls"], 0, "{second}");
-    assert!(second["clockAdvanced"].as_f64().unwrap() > 4000.0, "{second}");
+    check_smooth(&report["second"]);
     for rendition in ["src", "aac", "opus"] {
         let playlist = server.playlist("stage", rendition, "").await;
         playlist.check();
