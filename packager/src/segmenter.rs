@@ -252,7 +252,11 @@ mod tests {
             cuts.map(|c| c.wall.0 - wall.0 - c.at.micros()).collect::<Vec<_>>()
         };
         assert_eq!(walls(&mut segmenter, 2_500), [1_000, 2_000, 2_000]);
-        assert_eq!(walls(&mut segmenter, -50_000), [2_000, 2_000, 2_000], "never backward for the noise of the estimate");
+        assert_eq!(
+            walls(&mut segmenter, -50_000),
+            [2_000, 2_000, 2_000],
+            "never backward for the noise of the estimate"
+        );
         assert_eq!(walls(&mut segmenter, -150_000), [-98_000, -98_000, -98_000]);
         assert_eq!(walls(&mut segmenter, 5_000_000), [2_000, 102_000, 202_000]);
     }

@@ -191,7 +191,10 @@ impl Watch {
                 assert!((duration + 500_000) / 1_000_000 * 1_000_000 <= playlist.target_duration, "A3 {text}");
                 if !segment.parts.is_empty() {
                     let sum: i64 = segment.parts.iter().map(|p| p.micros).sum();
-                    assert!((0..=20 * segment.parts.len() as i64).contains(&(duration - sum)) || sum - duration <= 20, "A26 {text}");
+                    assert!(
+                        (0..=20 * segment.parts.len() as i64).contains(&(duration - sum)) || sum - duration <= 20,
+                        "A26 {text}"
+                    );
                 }
             }
             self.check_parts(snapshot, playlist, segment, text);
