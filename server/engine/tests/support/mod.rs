@@ -29,7 +29,15 @@ pub fn gstreamer_or_skip() -> bool {
 }
 
 pub fn rung(id: &str, width: u32, height: u32, frame_rate: Option<(u32, u32)>) -> VideoRung {
-    VideoRung { id: id.parse().unwrap(), width, height, frame_rate, bitrate: 400_000, preset: "ultrafast".into() }
+    VideoRung {
+        id: id.parse().unwrap(),
+        width,
+        height,
+        frame_rate,
+        bitrate: 400_000,
+        preset: "ultrafast".into(),
+        tune: Default::default(),
+    }
 }
 
 pub fn aac(channels: u8) -> AudioRung {

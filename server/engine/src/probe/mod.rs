@@ -1,9 +1,11 @@
 //! What this host has: for `fishladder doctor` and for refusing to start a ladder that cannot run.
 
+pub(crate) mod devices;
+
 use gstreamer as gst;
 use serde::Serialize;
 
-use crate::backend::has;
+use crate::backend::realize::has;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
