@@ -481,12 +481,8 @@ fn environment(device: &OnDevice) -> Vec<(&'static str, std::ffi::OsString)> {
     if device.family != Family::Nvidia {
         return Vec::new();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .unwrap_or_else(std::env::temp_dir);
     let name: String = device.id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
-    let registry = cache.join("fishladder").join(format!("registry-{name}.bin"));
+    let registry = crate::probe::cache_folder().join("fishladder").join(format!("registry-{name}.bin"));
     vec![("CUDA_VISIBLE_DEVICES", device.id.clone().into()), ("GST_REGISTRY", registry.into())]
 }
 
