@@ -396,6 +396,18 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_start_that_names_no_device_and_no_tune_is_understood() {
+        let json = r#"{"spec":{"video":[{"id":"v360","width":640,"height":360,"frame_rate":null,"bitrate":1,
+            "preset":"veryfast"}],"audio":null},"audio_origin":null,"resume":[null]}"#;
+        let mut wire = BytesMut::new();
+        wire.put_u32(u32::try_from(json.len() + 1).unwrap());
+        wire.put_u8(kind::START);
+        wire.put_slice(json.as_bytes());
+        let Some(Message::Start(start)) = decode(&mut wire).unwrap() else { panic!("no start") };
+        assert_eq!((start.device, start.spec.video[0].tune), (None, crate::backend::Tune::UltraLowLatency));
+    }
+
     proptest! {
         #[test]
         fn any_messages_come_back_however_the_bytes_are_cut(

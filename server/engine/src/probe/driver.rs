@@ -109,7 +109,45 @@ fn nvrtc_version(name: &str) -> Option<(i32, i32)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Two GPUs, as cuda.h declares them; `init` is what cuInit answers.
+    fn stub(init: c_int) -> Library {
+        let source = format!(
+            "#include <string.h>\n\
+             int cuInit(unsigned flags) {{ return flags ? 1 : {init}; }}\n\
+             int cuDeviceGetCount(int *n) {{ *n = 2; return 0; }}\n\
+             int cuDeviceGet(int *d, int n) {{ *d = 40 + n; return n < 2 ? 0 : 101; }}\n\
+             int cuDeviceGetName(char *s, int l, int d) {{ strncpy(s, d == 40 ? \"A\" : \"B\", l); return 0; }}\n\
+             int cuDeviceGetPCIBusId(char *s, int l, int d) {{ memset(s, d == 40 ? 'C' : 'D', l); return 0; }}\n\
+             int cuDeviceGetUuid(char *u, int d) {{ memset(u, d, 16); return 0; }}\n\
+             int nvrtcVersion(int *a, int *b) {{ *a = 12; *b = 9; return 0; }}\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let (code, library) = (folder.path().join("stub.c"), folder.path().join("stub.so"));
+        std::fs::write(&code, source).unwrap();
+        // The linker driver that rustc itself needs.
+        let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status();
+        assert!(built.unwrap().success());
+        assert_eq!(nvrtc_version(library.to_str().unwrap()), Some((12, 9)));
+        open(library.to_str().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_device_is_asked_for_its_name_place_and_uuid() {
+        let found = devices(&stub(0)).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].name.as_str(), found[1].name.as_str()), ("A", "B"));
+        assert_eq!(found[0].uuid, "GPU-28282828-2828-2828-2828-282828282828");
+        // A text that fills its whole buffer still ends.
+        assert_eq!(found[1].pci, "d".repeat(96));
+    }
+
+    #[test]
+    fn a_driver_that_does_not_start_says_why() {
+        assert_eq!(devices(&stub(803)), Err(803));
+    }
 
     #[test]
     fn uuids_look_like_nvmls() {

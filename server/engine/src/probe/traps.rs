@@ -190,8 +190,10 @@ fn libraries(facts: &Facts) -> Option<Finding> {
         .as_ref()
         .is_some_and(|given| !given.split(',').any(|c| matches!(c.trim(), "video" | "all")));
     Some(if facts.surroundings.container || lacks_video {
-        let given = facts.surroundings.capabilities.as_deref().unwrap_or("compute,utility");
-        let detail = format!("{detail}; the container was given the capabilities {given}, not video");
+        let detail = match &facts.surroundings.capabilities {
+            Some(given) => format!("{detail}; NVIDIA_DRIVER_CAPABILITIES={given} lacks video"),
+            None => format!("{detail}; the container was started without the capability video"),
+        };
         fault("container-capabilities", "NVIDIA driver", detail, CONTAINER)
     } else {
         fault("driver-libraries", "NVIDIA driver", detail, "apt-get install libnvcuvid1 libnvidia-encode1")
@@ -223,7 +225,9 @@ fn registry(facts: &Facts) -> Option<Finding> {
     } else {
         format!("GStreamer's list of elements knows nothing of CUDA device {}", without.join(", "))
     };
-    Some(fault("registry-stale", "GStreamer", detail, &forget(facts)))
+    // Where the list was not the reason, what GStreamer says while it makes a new one is.
+    let remedy = format!("{} && GST_DEBUG='nv*:4,cuda*:4' gst-inspect-1.0 nvcodec", forget(facts));
+    Some(fault("registry-stale", "GStreamer", detail, &remedy))
 }
 
 /// Deletes the lists of elements: the next start makes them anew.
@@ -472,11 +476,13 @@ mod tests {
 
     /// The codes of all findings but the devices themselves, faults marked with `!`.
     fn codes(facts: &Facts) -> Vec<String> {
+        const MANUAL: &str = include_str!("../../../../docs/operations.md");
         let marked = |f: &Finding| format!("{}{}", if f.ok { "" } else { "!" }, f.code);
         let findings = judge(facts);
         for f in &findings {
             assert_eq!(f.ok, f.level != Level::Fault);
             assert!(f.ok || f.remedy.as_ref().is_some_and(|r| !r.is_empty()), "{f:?} has no remedy");
+            assert!(MANUAL.contains(&format!("| `{}` |", f.code)), "docs/operations.md does not explain {}", f.code);
         }
         findings.iter().filter(|f| f.code != "device").map(marked).collect()
     }
@@ -585,7 +591,7 @@ mod tests {
         facts.devices.clear();
         facts.nvcodec = Some(0);
         assert_eq!(codes(&facts), ["!registry-stale", "no-gpu"]);
-        assert_eq!(remedy(&facts, "registry-stale"), "rm -f /c/registry.bin /c/registry-*.bin");
+        assert!(remedy(&facts, "registry-stale").starts_with("rm -f /c/registry.bin /c/registry-*.bin && "));
         facts.nvcodec = None;
         assert_eq!(codes(&facts), ["!nvcodec-absent", "no-gpu"]);
         // A GPU that was added later.
