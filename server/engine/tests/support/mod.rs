@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::{AudioRung, Engine, EngineEvent, EngineInput, EngineOptions, LadderSpec, VideoRung};
+use engine::{AudioRung, Engine, EngineEvent, EngineInput, EngineOptions, LadderSpec, OnDevice, VideoRung};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -159,7 +159,11 @@ impl Got {
 
 /// All input at the speed the worker takes it, then all output to its end.
 pub async fn run_through(spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
-    let mut engine = Engine::start(spec, options()).unwrap();
+    run_through_on(None, spec, inputs).await
+}
+
+pub async fn run_through_on(device: Option<OnDevice>, spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
+    let mut engine = Engine::start_on(spec, options(), device).unwrap();
     let mut got = Got::default();
     // Under a second ahead of what came out: no faster than an attentive session would be.
     let mut ahead = 0i32;
