@@ -109,7 +109,7 @@ impl Rendition {
         }
     }
 
-    /// Takes the next unit in decode order, on the channel's timeline. A stall longer than a part becomes GAP parts.
+    /// Takes the next unit in decode order, on the channel's timeline. A stall longer than two parts becomes GAP parts.
     pub fn push(&mut self, unit: AccessUnit) {
         if self.ended || self.held.as_ref().is_some_and(|held| unit.dts <= held.dts) {
             self.dropped += 1;
@@ -131,8 +131,11 @@ impl Rendition {
             return;
         }
         let Some(duration) = unit.duration else {
+            // A frame behind a short hole is shown early instead, and lasts longer.
             let at = unit.dts.ticks(timescale);
-            self.fill_gap(at, timescale);
+            if self.cursor.is_some_and(|cursor| at - cursor > self.rule.target.ticks(timescale)) {
+                self.fill_gap(at, timescale);
+            }
             self.cursor.get_or_insert(at);
             self.held = Some(unit);
             return;
@@ -206,23 +209,40 @@ impl Rendition {
         cut.map_or(unit.dts, |cut| cut.min(unit.dts))
     }
 
-    /// Gives the held unit its duration: up to the next unit, but not longer than a part may last.
+    /// Gives the held unit its duration: up to the next unit, but not longer than a part may last (A23).
     fn place_held(&mut self, next: Option<MediaTime>) {
         let Some(held) = self.held.take() else { return };
         let timescale = held.config.timescale();
         let start = *self.cursor.get_or_insert_with(|| held.dts.ticks(timescale));
         let longest = self.rule.target.ticks(timescale).max(1);
         let usual = self.samples.last().map_or(i64::from(timescale) / 30, |s| i64::from(s.duration));
-        let room = longest - self.samples_ticks;
         // The last frame of a session lasts as long as the one before it, or as the open part has room for.
+        let room = longest - self.samples_ticks;
         let last = if room > 0 { usual.min(room) } else { usual };
         let mut duration = next.map_or(last, |next| next.ticks(timescale) - start);
-        // After a stall the open part ends with this frame at its usual length, and a gap follows: stretched, it would no
-        // longer fit, and the part before it would be too short.
-        if duration > usual * 2 && duration > room {
+        // What the open part lacks to be long enough to end here (A24). A frame before a hole that fits nowhere gives that
+        // much of its time to the frame before it: shown late for once, and no part is missing.
+        let lacking = match self.samples.last() {
+            Some(_) => (longest * 86 / 100 - self.samples_ticks).max(0),
+            None => 0,
+        };
+        if duration > longest + lacking {
+            // A stall: the frame keeps its usual length, and GAP parts follow.
             duration = usual;
         }
+        if duration > room && lacking > 0 {
+            self.lengthen_last(lacking);
+            duration -= lacking;
+        }
         self.place(&held, duration.clamp(1, longest));
+    }
+
+    /// Shows the open part's last sample for so many ticks more.
+    fn lengthen_last(&mut self, ticks: i64) {
+        let (Some(last), Some(cursor)) = (self.samples.last_mut(), self.cursor.as_mut()) else { return };
+        last.duration = last.duration.saturating_add(u32::try_from(ticks).unwrap_or(0));
+        *cursor += ticks;
+        self.samples_ticks += ticks;
     }
 
     /// Adds a sample at the cursor; completes the open part before it or with it.

@@ -19,8 +19,14 @@ pub struct Cut {
 /// A key frame is asked for this long before a cut is due: about a round trip and a frame.
 const KEY_FRAME_LEAD: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
 
-/// How far PROGRAM-DATE-TIME may be corrected at an ordinary cut; a larger error is worked off over several segments (A16).
-const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+/// How far PROGRAM-DATE-TIME may be corrected at an ordinary cut (A16). Players lay playlists on their timelines by date, and
+/// each rendition's at another moment: a step moves sound against picture until all have seen it. One millisecond in a
+/// segment follows any crystal (500 ppm) and hurts nobody.
+const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000);
+
+/// A mapping that is wrong by more than this was never right (a sender without a clock): it is corrected faster.
+const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
+const CLOCK_LONG_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
 
 /// Comparisons with the segment target forgive the noise of a capture clock.
 const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
@@ -144,8 +150,10 @@ impl Segmenter {
         let predicted = self.applied.map(|map| map.wall_of(at));
         let wall = match (wanted, predicted) {
             (Some(wanted), Some(predicted)) if !discontinuity => {
-                let step = CLOCK_STEP.micros();
-                WallTime(predicted.0 + (wanted.0 - predicted.0).clamp(-step, step))
+                let error = wanted.0 - predicted.0;
+                let wrong = error.abs() > CLOCK_WRONG.micros();
+                let step = if wrong { CLOCK_LONG_STEP.micros() } else { CLOCK_STEP.micros() };
+                WallTime(predicted.0 + error.clamp(-step, step))
             }
             (Some(wall), _) | (None, Some(wall)) => wall,
             (None, None) => WallTime(at.micros()),
@@ -228,11 +236,17 @@ mod tests {
         let wall = WallTime(1_000_000_000);
         segmenter.clock(ClockMap { media: MediaTime::ZERO, wall });
         assert_eq!(segmenter.on_unit(MediaTime::ZERO, true).map(|c| c.wall), Some(wall));
-        segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: WallTime(wall.0 + 250_000) });
-        let walls: Vec<_> = (1..=4)
-            .filter_map(|n| segmenter.on_unit(MediaTime::from_millis(n * 2000), true))
-            .map(|c| c.wall.0 - wall.0 - c.at.micros())
-            .collect();
-        assert_eq!(walls, [100_000, 200_000, 250_000, 250_000]);
+        let mut at = 0;
+        let mut walls = |segmenter: &mut Segmenter, late: i64| {
+            segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: WallTime(wall.0 + late) });
+            let cuts = (0..3).filter_map(|_| {
+                at += 2000;
+                segmenter.on_unit(MediaTime::from_millis(at), true)
+            });
+            cuts.map(|c| c.wall.0 - wall.0 - c.at.micros()).collect::<Vec<_>>()
+        };
+        assert_eq!(walls(&mut segmenter, 2_500), [1_000, 2_000, 2_500]);
+        assert_eq!(walls(&mut segmenter, -20_000), [1_500, 500, -500]);
+        assert_eq!(walls(&mut segmenter, 5_000_000), [99_500, 199_500, 299_500]);
     }
 }

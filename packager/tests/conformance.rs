@@ -350,6 +350,32 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// A source that skips frames: while none lasts longer than a part may, and a key frame comes in time, nothing is missing.
+    #[test]
+    fn frames_of_any_length_up_to_a_part_leave_no_gap(
+        steps in prop::collection::vec(prop_oneof![3 => 15i64..50, 1 => 50i64..=206], 50..400),
+        gop in 1usize..=2,
+    ) {
+        let mut watch = Watch::new(PartRule::video(settings().part_aim, Some(MediaDuration::from_ticks(1, 30))));
+        let mut at = 1000;
+        for (n, step) in steps.iter().enumerate() {
+            let pts = MediaTime::from_millis(at);
+            let data = Bytes::from_static(&[1]);
+            watch.push(AccessUnit { pts, dts: pts, duration: None, key: n % gop == 0, config: config(30), data });
+            at += step;
+        }
+        watch.rendition.end();
+        watch.check();
+        let last = watch.last.unwrap();
+        prop_assert!(last.segments.iter().all(|s| !s.gap && s.parts.iter().all(|p| !p.gap)));
+        let listed: i64 = last.segments.iter().filter_map(|s| s.micros).sum();
+        prop_assert!(last.media_sequence > 100 || (at - 1000 - listed / 1000).abs() <= 206, "time is kept");
+    }
+}
+
 #[test]
 fn a_ten_second_gop_with_a_stall_keeps_the_rules() {
     run(&Source { fps: 30, gop: 300, jitter: vec![0], frames: 900, stall: Some((400, 7000)), change_at: None });
