@@ -341,17 +341,13 @@ impl Channel {
 fn run(source: &Source) -> Channel {
     let mut channel = Channel::new(source);
     let mut config = h264(30);
-    let pictures = source.pictures();
-    for picture in &pictures {
+    for picture in source.pictures() {
         if source.change_at == Some(picture.n) {
             config = h264(31);
             channel.segmenter.discontinuity();
         }
-        channel.picture(*picture, &config);
+        channel.picture(picture, &config);
     }
-    // The sound of the last picture.
-    let last = pictures.iter().max_by_key(|picture| picture.pts).unwrap();
-    channel.hear(Picture { n: source.frames, pts: last.pts + 9000, ..*last });
     channel.complete(Rendition::end);
     let Channel { video, sound, given, .. } = &channel;
     check_end(source, video, given, 90_000);
@@ -376,7 +372,9 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
         assert!(off.abs() <= tolerance, "B4: {number} is {off} ticks late, {source:?}");
     }
     if source.is_clean() {
-        assert_eq!((watch.rendition.dropped(), watch.media.gaps), (0, 0), "B22 {source:?}");
+        // The last picture may begin a segment for which there is no sound any more.
+        let silent_end = last.segments.last().is_some_and(|segment| segment.gap);
+        assert!(watch.rendition.dropped() == 0 && (watch.media.gaps == 0 || silent_end), "B22 {source:?}");
         numbers.sort_unstable();
         assert!(numbers.iter().copied().eq(0..given.len()), "B22: {} of {} frames", numbers.len(), given.len());
     }
@@ -413,8 +411,11 @@ fn check_together(source: &Source, video: &Watch, sound: &Sound) {
     if source.is_clean() {
         let timescale = sound.config.timescale();
         for (msn, (pts, _)) in &video.media.starts {
-            let (other, _) = audio.media.starts[msn];
-            let off = MediaTime::from_ticks(*pts, 90_000) - MediaTime::from_ticks(other, timescale);
+            let Some((other, _)) = audio.media.starts.get(msn) else {
+                assert_eq!(*msn, position(audio), "A58 {source:?}");
+                continue;
+            };
+            let off = MediaTime::from_ticks(*pts, 90_000) - MediaTime::from_ticks(*other, timescale);
             // Half a frame, and one and a half of drift; the first segment begins with what there is.
             let longest = MediaDuration::from_ticks(2 * sound.frame, timescale) + MediaDuration::from_millis(8);
             assert!(off.0.abs() <= longest.0, "A58 {msn} off by {} ms {source:?}", off.millis());
