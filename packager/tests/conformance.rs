@@ -542,6 +542,24 @@ fn a3_b20_sound_alone_keeps_the_rules() {
     }
 }
 
+/// A3, A44, A58: sound that is lost over a cut is a gap up to the cut in one segment and from it on in the next. All of it in
+/// the segment behind makes that one longer than TARGETDURATION allows.
+#[test]
+fn a3_a44_a58_sound_lost_over_a_cut_is_a_gap_on_both_sides_of_it() {
+    // At 48 kHz frame 60 begins at 2.285 s, and frame 110 at 3.35 s; the picture is cut at 3 s.
+    let channel = run(&Source { audio_loss: Some((60, 50)), ..Source::default() });
+    let (aac, _) = &channel.sound[0];
+    let lengths: Vec<i64> = aac.watch.last.as_ref().unwrap().segments.iter().map(|s| s.micros.unwrap()).collect();
+    assert!(lengths.iter().take(4).all(|micros| (micros - 2_000_000).abs() < 50_000), "{lengths:?}");
+}
+
+/// B8, A44: behind a stall the first picture's decode time lies before the stall and its presentation time behind it (the
+/// second largest time seen so far). It is shown when it is to be shown, not a stall later.
+#[test]
+fn a44_b8_reordered_pictures_keep_their_times_over_a_stall() {
+    run(&Source { b_frames: 2, frames: 300, stall: Some((120, 5000)), ..Source::default() });
+}
+
 /// A9, A47: a segment that left the playlist can still be fetched for as long as a player may have it listed.
 #[test]
 fn a9_a47_what_left_the_playlist_stays_for_a_while_and_then_goes() {

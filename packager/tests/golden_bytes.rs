@@ -311,8 +311,8 @@ fn esds(asc: &[u8]) -> Vec<u8> {
     full("esds", 0, 0, &[&[0x03, es.len() as u8], &es])
 }
 
-/// The track's number, as ffmpeg writes it too.
-const ES_ID: u16 = 1;
+/// 14, 4.1.2: zero in a file.
+const ES_ID: u16 = 0;
 
 /// Opus, 4.3.2: version 0, channels, PreSkip, InputSampleRate, OutputGain, mapping family 0; all big-endian (B12).
 fn dops(channels: u8, pre_skip: u16) -> Vec<u8> {
