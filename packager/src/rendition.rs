@@ -27,6 +27,10 @@ const MAX_SEGMENT_BYTES: usize = 64 << 20;
 /// Ticks a second of every video track.
 const VIDEO_TIMESCALE: u32 = 90_000;
 
+/// Segments of sound begin between two milliseconds, and dates are cut to whole ones; the cut differs from segment to
+/// segment. Dated this much early, sound is never laid behind its media (media_playlist.rs says why that matters).
+const AUDIO_DATED_EARLY: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000);
+
 /// Listed and retained segments, whatever their length: an hour of one-second segments, twice.
 const MAX_SEGMENTS: usize = 7200;
 
@@ -337,7 +341,10 @@ impl Rendition {
         if cut.discontinuity {
             self.cursor = None;
         }
-        let start = *self.cursor.get_or_insert(first);
+        // The cut lies on a whole millisecond, and so does the picture's first frame.
+        let at = (cut.at - (unit.pts - unit.dts)).ticks(timescale);
+        let early = unit.kind() == TrackKind::Video && (0..i64::from(timescale) / 1000).contains(&(first - at));
+        let start = *self.cursor.get_or_insert(if early { at } else { first });
         if self.config.as_ref() != Some(&unit.config) || self.init.is_none() {
             let Some(bytes) = init_segment(&unit.config) else { return };
             if self.init.as_ref().is_none_or(|init| init.bytes != bytes) {
@@ -369,7 +376,12 @@ impl Rendition {
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
         let Some(init) = self.init.clone() else { return };
-        let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall: cut.wall.plus(late), init };
+        let early = match self.config.as_ref().map(|c| c.kind()) {
+            Some(TrackKind::Audio) => AUDIO_DATED_EARLY,
+            _ => MediaDuration::ZERO,
+        };
+        let wall = cut.wall.plus(late - early);
+        let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall, init };
         self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO });
         self.open_bytes = 0;
         self.open_samples = 0;

@@ -19,14 +19,15 @@ pub struct Cut {
 /// A key frame is asked for this long before a cut is due: about a round trip and a frame.
 const KEY_FRAME_LEAD: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
 
-/// How far PROGRAM-DATE-TIME may be corrected at an ordinary cut (A16). Players lay playlists on their timelines by date, and
-/// each rendition's at another moment: a step moves sound against picture until all have seen it. One millisecond in a
-/// segment follows any crystal (500 ppm) and hurts nobody.
+/// PROGRAM-DATE-TIME follows the capture clock at ordinary cuts in these steps (A16): forward by one millisecond, 500 ppm, more
+/// than any crystal needs; backward only once it is wrong by a whole long step; and in long steps where it never was right.
+///
+/// Players compare dates of different segments (hls.js: one playlist's middle with another's first) to lay picture and sound
+/// of all renditions on one timeline. Dates that grow less than the segments' durations put a rendition later than its media
+/// is, and hls.js then waits seconds for a segment that it believes to have.
 const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000);
-
-/// A mapping that is wrong by more than this was never right (a sender without a clock): it is corrected faster.
-const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
 const CLOCK_LONG_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
 
 /// Comparisons with the segment target forgive the noise of a capture clock.
 const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
@@ -75,7 +76,7 @@ impl Segmenter {
     }
 
     /// Shows the leading track's next unit, in decode order. Call it until it returns None: after a stall there are
-    /// segments without media to cut first. A cut at `pts` begins with this unit.
+    /// segments without media to cut first. A cut less than a millisecond before `pts` begins with this unit.
     pub fn on_unit(&mut self, pts: MediaTime, key: bool) -> Option<Cut> {
         let Some(start) = self.start.filter(|_| !self.discontinuity) else {
             if !key {
@@ -103,7 +104,7 @@ impl Segmenter {
             self.last_key = Some(pts);
             let next_key = elapsed + self.gop.unwrap_or(elapsed);
             let due = elapsed + TOLERANCE >= self.timing.settings.segment_target;
-            if elapsed.is_positive() && (due || next_key > self.timing.longest_segment()) {
+            if elapsed >= CLOCK_STEP && (due || next_key > self.timing.longest_segment()) {
                 return Some(self.cut(pts, false));
             }
             return None;
@@ -132,7 +133,9 @@ impl Segmenter {
         self.next_msn
     }
 
+    /// Segments begin at whole milliseconds: dates have no finer unit (A15), and must add up with the durations.
     fn cut(&mut self, at: MediaTime, discontinuity: bool) -> Cut {
+        let at = MediaTime(at.0 - at.0.rem_euclid(CLOCK_STEP.0));
         let wall = self.wall(at, discontinuity);
         let cut = Cut { msn: self.next_msn, at, discontinuity, wall };
         self.next_msn += 1;
@@ -150,13 +153,16 @@ impl Segmenter {
         let predicted = self.applied.map(|map| map.wall_of(at));
         let wall = match (wanted, predicted) {
             (Some(wanted), Some(predicted)) if !discontinuity => {
-                let error = wanted.0 - predicted.0;
-                let wrong = error.abs() > CLOCK_WRONG.micros();
-                let step = if wrong { CLOCK_LONG_STEP.micros() } else { CLOCK_STEP.micros() };
-                WallTime(predicted.0 + error.clamp(-step, step))
+                let (step, long) = (CLOCK_STEP.micros(), CLOCK_LONG_STEP.micros());
+                WallTime(match wanted.0 - predicted.0 {
+                    error if error > CLOCK_WRONG.micros() => predicted.0 + long,
+                    error if error < -long => predicted.0 - long,
+                    error if error >= step => predicted.0 + step,
+                    _ => predicted.0,
+                })
             }
-            (Some(wall), _) | (None, Some(wall)) => wall,
-            (None, None) => WallTime(at.micros()),
+            (Some(wall), _) | (None, Some(wall)) => WallTime(wall.millis() * 1000),
+            (None, None) => WallTime(at.millis() * 1000),
         };
         self.applied = Some(ClockMap { media: at, wall });
         wall
@@ -245,8 +251,13 @@ mod tests {
             });
             cuts.map(|c| c.wall.0 - wall.0 - c.at.micros()).collect::<Vec<_>>()
         };
-        assert_eq!(walls(&mut segmenter, 2_500), [1_000, 2_000, 2_500]);
-        assert_eq!(walls(&mut segmenter, -20_000), [1_500, 500, -500]);
-        assert_eq!(walls(&mut segmenter, 5_000_000), [99_500, 199_500, 299_500]);
+        assert_eq!(walls(&mut segmenter, 2_500), [1_000, 2_000, 2_000]);
+        assert_eq!(
+            walls(&mut segmenter, -50_000),
+            [2_000, 2_000, 2_000],
+            "never backward for the noise of the estimate"
+        );
+        assert_eq!(walls(&mut segmenter, -150_000), [-98_000, -98_000, -98_000]);
+        assert_eq!(walls(&mut segmenter, 5_000_000), [2_000, 102_000, 202_000]);
     }
 }

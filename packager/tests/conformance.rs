@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use checker::{FIRST_MSN, Frame, Watch};
+use checker::{FIRST_MSN, Frame, Watch, millis_of_day};
 use media::{AacConfig, AccessUnit, ClockMap, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig, WallTime};
 use packager::{ChannelTiming, Cut, HlsSettings, Lookup, PartRule, Rendition, Segmenter};
 use proptest::prelude::*;
@@ -243,10 +243,15 @@ impl Channel {
         });
         let mut segmenter = Segmenter::new(SETTINGS, FIRST_MSN);
         segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: MIDNIGHT });
+        let mut video = watch("v", video, 90_000);
+        if source.b_frames > 0 {
+            // Dates are of the presentation, lengths of the decoding: the clock's noise lies between them.
+            video.dates_ahead = -8_000..=8_000;
+        }
         Self {
             source: source.clone(),
             segmenter,
-            video: watch("v", video, 90_000),
+            video,
             given: vec![0; source.frames],
             sound: sound.collect(),
             lead: MediaTime::ZERO,
@@ -381,23 +386,12 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
         numbers.sort_unstable();
         assert!(numbers.iter().copied().eq(0..given.len()), "B22: {} of {} frames", numbers.len(), given.len());
     }
-    // A15, A16: one mapping of media time to dates; they grow as the durations do.
+    // A15, A16: one mapping of media time to dates, cut to whole milliseconds; sound is dated one early.
+    let early = if timescale == 90_000 { 0..1000 } else { 1000..2000 };
     for (msn, (pts, date)) in &watch.media.starts {
-        let off = (millis_of_day(date) * 1000 - MediaDuration::from_ticks(*pts, timescale).micros()).abs();
-        assert!(off <= 1000, "A16: {msn} begins at {pts} ticks, dated {date}, {source:?}");
+        let off = MediaDuration::from_ticks(*pts, timescale).micros() - millis_of_day(date) * 1000;
+        assert!(early.contains(&off), "A16: {msn} begins at {pts} ticks, dated {date}, {source:?}");
     }
-    for pair in last.segments.windows(2).filter(|_| source.is_clean() && source.b_frames == 0 && timescale == 90_000) {
-        if let (Some(length), false) = (pair[0].micros, pair[1].discontinuity) {
-            let [from, to] = [&pair[0], &pair[1]].map(|s| millis_of_day(s.date.as_ref().unwrap()));
-            assert!(((to - from) * 1000 - length).abs() <= 2000, "A16: {pair:?} {source:?}");
-        }
-    }
-}
-
-/// Of a date as playlists have it, `2026-11-21T02:03:04.567Z`; no test lasts over midnight.
-fn millis_of_day(date: &str) -> i64 {
-    let number = |from: usize, to: usize| date[from..to].parse::<i64>().unwrap();
-    ((number(11, 13) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1000 + number(20, 23)
 }
 
 /// A14, A58: both have the same segments, with the same discontinuities, from the same time on.
@@ -493,7 +487,7 @@ fn b18_audio_is_cut_between_frames() {
         let playlist = sound.watch.last.as_ref().unwrap();
         let listed = playlist.segments.iter().flat_map(|s| s.parts.iter().rev().skip(1));
         let whole = parts * frame * 1_000_000 / timescale;
-        assert!(listed.clone().count() > 10 && listed.clone().all(|part| (part.micros - whole).abs() <= 10));
+        assert!(listed.clone().count() > 10 && listed.clone().all(|part| (9..=20).contains(&(whole - part.micros))));
     }
 }
 

@@ -2,7 +2,8 @@
 //! A1, A2 and so on are the rules of docs/conformance.md.
 //!
 //! The channel has 20 frames a second, a key frame each second, segments of one second of two parts each: TARGETDURATION 1,
-//! PART-TARGET 3 % above half a second. Its timeline and its first publisher begin at 2026-11-21T00:00:00Z and one second.
+//! PART-TARGET 3 % above half a second. Parts and segments are listed 10 µs shorter than they are (ADR 7). Its timeline and its
+//! first publisher begin at 2026-11-21T00:00:00Z and one second.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, VariantStream};
 use media::{AacConfig, AccessUnit, ClockMap, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig, WallTime};
 use packager::{
-    Bandwidth, ChannelTiming, HlsSettings, Lookup, PartRule, Rendition, Report, Segmenter, Snapshot, Variant,
-    multivariant,
+    Bandwidth, ChannelTiming, Directives, HlsSettings, Lookup, PartRule, Reload, Rendition, Report, Segmenter,
+    Snapshot, Variant, multivariant,
 };
 
 const SETTINGS: HlsSettings = HlsSettings {
@@ -121,31 +122,32 @@ fn a1_a2_a15_a17_a18_a20_a29_a33_golden_first_part() {
         #EXT-X-DISCONTINUITY-SEQUENCE:7\n\
         #EXT-X-MAP:URI=\"init-100.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:01.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"100.1.m4s\"\n\
         #EXT-X-RENDITION-REPORT:URI=\"../a/index.m3u8\",LAST-MSN=100,LAST-PART=1\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}"));
     assert_eq!(reread(&text), "v6 td1 msn100 dsn7\n");
 }
 
-/// A complete segment and an open one; then the key frame that begins a third, which has no part yet but is hinted (A29).
+/// A complete segment and an open one; then the key frame that begins a third, which has no part yet but is hinted (A29); then
+/// its first part. A reload that waits for a whole segment waits until that stands in the playlist (A35).
 #[test]
-fn a27_a29_golden_parts_and_hint() {
+fn a27_a29_a35_golden_parts_and_hint() {
     let mut live = Live::new();
     let text = live.frames(31).playlist(false, &[]);
     let golden = "#EXT-X-MEDIA-SEQUENCE:100\n\
         #EXT-X-DISCONTINUITY-SEQUENCE:7\n\
         #EXT-X-MAP:URI=\"init-100.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:01.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.1.m4s\"\n\
+        #EXTINF:0.99999,\n\
         100.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:02.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"101.0.m4s\",INDEPENDENT=YES\n";
+        #EXT-X-PART:DURATION=0.49999,URI=\"101.0.m4s\",INDEPENDENT=YES\n";
     let hint = "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"101.1.m4s\"\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}{hint}"));
-    assert_eq!(reread(&text), "v6 td1 msn100 dsn7\n100.m4s 1 @1000 init-100.mp4\n");
+    assert_eq!(reread(&text), "v6 td1 msn100 dsn7\n100.m4s 0.99999 @1000 init-100.mp4\n");
 
     // All frames of the segment came, but how long its last one lasts only the next one tells.
     let text = live.frames(9).playlist(false, &[]);
@@ -154,12 +156,23 @@ fn a27_a29_golden_parts_and_hint() {
         format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}{hint}"),
         "the last frame lacks its duration"
     );
-    let text = live.frames(1).playlist(false, &[]);
-    let next = "#EXT-X-PART:DURATION=0.50000,URI=\"101.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+    // Complete, but not yet named as a whole: it would pass for loaded before its last part is (ADR 7).
+    let snapshot = live.frames(1);
+    let last = "#EXT-X-PART:DURATION=0.49999,URI=\"101.1.m4s\"\n";
+    let hint = "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"102.0.m4s\"\n";
+    assert_eq!(snapshot.playlist(false, &[]), format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}{last}{hint}"));
+    assert!(matches!(snapshot.segment(101), Lookup::Here(_)));
+    let whole = Directives { msn: Some(101), part: None, skip: false };
+    assert_eq!(snapshot.reload(&whole), Reload::Wait);
+
+    let snapshot = live.frames(10);
+    let named = "#EXTINF:0.99999,\n\
         101.m4s\n\
-        #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"102.0.m4s\"\n";
-    assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}{next}"));
+        #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:03.000Z\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"102.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"102.1.m4s\"\n";
+    assert_eq!(snapshot.playlist(false, &[]), format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}{last}{named}"));
+    assert_eq!(snapshot.reload(&whole), Reload::Now);
 }
 
 /// A full window: parts only of the last three target durations (A28), MEDIA-SEQUENCE moved on by what left (A5, A8), and
@@ -171,34 +184,34 @@ fn a5_a8_a28_a34_golden_full_window_and_delta_update() {
     let plain = |range: std::ops::Range<i64>| -> String {
         let lines = range.map(|msn| {
             let second = msn - 99;
-            format!("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:{second:02}.000Z\n#EXTINF:1.00000,\n{msn}.m4s\n")
+            format!("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:{second:02}.000Z\n#EXTINF:0.99999,\n{msn}.m4s\n")
         });
         lines.collect()
     };
     let tail = "#EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:10.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"109.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"109.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"109.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"109.1.m4s\"\n\
+        #EXTINF:0.99999,\n\
         109.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:11.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"110.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"110.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"110.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"110.1.m4s\"\n\
+        #EXTINF:0.99999,\n\
         110.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:12.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"111.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"111.0.m4s\",INDEPENDENT=YES\n\
         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"111.1.m4s\"\n";
     let text = snapshot.playlist(false, &[]);
     let map = "#EXT-X-MAP:URI=\"init-100.mp4\"\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{head}{map}{}{tail}", plain(102..109)));
-    let listed = (103..111).map(|msn| format!("{msn}.m4s 1 @{}000\n", msn - 99)).collect::<String>();
-    assert_eq!(reread(&text), format!("v6 td1 msn102 dsn7\n102.m4s 1 @3000 init-100.mp4\n{listed}"));
+    let listed = (103..111).map(|msn| format!("{msn}.m4s 0.99999 @{}000\n", msn - 99)).collect::<String>();
+    assert_eq!(reread(&text), format!("v6 td1 msn102 dsn7\n102.m4s 0.99999 @3000 init-100.mp4\n{listed}"));
 
     // Left out is what ends more than CAN-SKIP-UNTIL, six seconds, before the end at 12.5 s, and with it its EXT-X-MAP.
     let delta = snapshot.playlist(true, &[]);
     let skip = "#EXT-X-SKIP:SKIPPED-SEGMENTS=3\n";
     assert_eq!(delta, format!("#EXTM3U\n#EXT-X-VERSION:9\n{CONTROL}{head}{skip}{}{tail}", plain(105..109)));
-    let listed = (105..111).map(|msn| format!("{msn}.m4s 1 @{}000\n", msn - 99)).collect::<String>();
+    let listed = (105..111).map(|msn| format!("{msn}.m4s 0.99999 @{}000\n", msn - 99)).collect::<String>();
     assert_eq!(reread(&delta), format!("v9 td1 msn102 dsn7\n{listed}"));
 }
 
@@ -226,22 +239,22 @@ fn a12_a13_a15_a17_a18_a45_golden_discontinuity() {
         #EXT-X-DISCONTINUITY-SEQUENCE:7\n\
         #EXT-X-MAP:URI=\"init-100.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:01.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.25000,URI=\"100.1.m4s\"\n\
-        #EXTINF:0.75000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.24999,URI=\"100.1.m4s\"\n\
+        #EXTINF:0.74999,\n\
         100.m4s\n\
         #EXT-X-DISCONTINUITY\n\
         #EXT-X-MAP:URI=\"init-101.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:35.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"101.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"101.1.m4s\"\n\
+        #EXTINF:0.99999,\n\
         101.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:36.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"102.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"102.0.m4s\",INDEPENDENT=YES\n\
         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"102.1.m4s\"\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}"));
-    let listed = "100.m4s 0.75 @1000 init-100.mp4\ndiscontinuity 101.m4s 1 @35000 init-101.mp4\n";
+    let listed = "100.m4s 0.74999 @1000 init-100.mp4\ndiscontinuity 101.m4s 0.99999 @35000 init-101.mp4\n";
     assert_eq!(reread(&text), format!("v6 td1 msn100 dsn7\n{listed}"));
     assert!(snapshot.init(100).is_some() && snapshot.init(100) != snapshot.init(101), "A17");
 
@@ -280,26 +293,26 @@ fn a31_a44_golden_gap() {
         #EXT-X-DISCONTINUITY-SEQUENCE:7\n\
         #EXT-X-MAP:URI=\"init-100.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:01.000Z\n\
-        #EXTINF:1.00000,\n\
+        #EXTINF:0.99999,\n\
         100.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:02.000Z\n\
-        #EXT-X-PART:DURATION=0.40000,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"101.1.m4s\",GAP=YES\n\
-        #EXT-X-PART:DURATION=0.10000,URI=\"101.2.m4s\",GAP=YES\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.39999,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"101.1.m4s\",GAP=YES\n\
+        #EXT-X-PART:DURATION=0.09999,URI=\"101.2.m4s\",GAP=YES\n\
+        #EXTINF:0.99999,\n\
         101.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:03.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"102.0.m4s\",GAP=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"102.1.m4s\",GAP=YES\n\
-        #EXT-X-PART:DURATION=0.25000,URI=\"102.2.m4s\",GAP=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"102.0.m4s\",GAP=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"102.1.m4s\",GAP=YES\n\
+        #EXT-X-PART:DURATION=0.24999,URI=\"102.2.m4s\",GAP=YES\n\
         #EXT-X-GAP\n\
-        #EXTINF:1.25000,\n\
+        #EXTINF:1.24999,\n\
         102.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:04.250Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"103.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"103.0.m4s\",INDEPENDENT=YES\n\
         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"103.1.m4s\"\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}"));
-    let listed = "100.m4s 1 @1000 init-100.mp4\n101.m4s 1 @2000\n102.m4s 1.25 @3000 gap\n";
+    let listed = "100.m4s 0.99999 @1000 init-100.mp4\n101.m4s 0.99999 @2000\n102.m4s 1.24999 @3000 gap\n";
     assert_eq!(reread(&text), format!("v6 td1 msn100 dsn7\n{listed}"));
     assert_eq!((snapshot.segment(102), snapshot.part(102, 0)), (Lookup::Missing, Lookup::Missing));
 }
@@ -316,19 +329,19 @@ fn a29_a46_golden_end() {
         #EXT-X-DISCONTINUITY-SEQUENCE:7\n\
         #EXT-X-MAP:URI=\"init-100.mp4\"\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:01.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"100.1.m4s\"\n\
-        #EXTINF:1.00000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"100.1.m4s\"\n\
+        #EXTINF:0.99999,\n\
         100.m4s\n\
         #EXT-X-PROGRAM-DATE-TIME:2026-11-21T00:00:02.000Z\n\
-        #EXT-X-PART:DURATION=0.50000,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
-        #EXT-X-PART:DURATION=0.25000,URI=\"101.1.m4s\"\n\
-        #EXTINF:0.75000,\n\
+        #EXT-X-PART:DURATION=0.49999,URI=\"101.0.m4s\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.24999,URI=\"101.1.m4s\"\n\
+        #EXTINF:0.74999,\n\
         101.m4s\n\
         #EXT-X-ENDLIST\n\
         #EXT-X-RENDITION-REPORT:URI=\"../a/index.m3u8\",LAST-MSN=101\n";
     assert_eq!(text, format!("#EXTM3U\n#EXT-X-VERSION:6\n{CONTROL}{golden}"));
-    assert_eq!(reread(&text), "v6 td1 msn100 dsn7 end\n100.m4s 1 @1000 init-100.mp4\n101.m4s 0.75 @2000\n");
+    assert_eq!(reread(&text), "v6 td1 msn100 dsn7 end\n100.m4s 0.99999 @1000 init-100.mp4\n101.m4s 0.74999 @2000\n");
 }
 
 // --- The multivariant playlist ---
@@ -361,8 +374,8 @@ fn reread_multivariant(text: &str) -> (Vec<AlternativeMedia>, Vec<VariantStream>
     (playlist.alternatives, playlist.variants)
 }
 
-/// A56 to A59: FRAME-RATE has up to three decimals; bit rates are sums with the audio group's, CODECS names both formats; a second group goes with the best video
-/// only, declared a bit above its counterpart.
+/// A56 to A59: FRAME-RATE has up to three decimals; bit rates are sums with the audio group's, CODECS names both formats; a second
+/// group goes with the best video only, declared a bit above its counterpart.
 #[test]
 fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
     let text = multivariant(&video(), &[aac(), opus()]);

@@ -456,6 +456,10 @@ async fn spawn(program: &std::path::Path) -> Spawned {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    // A worker parses what strangers sent; it must not hold what opens the API.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().ends_with("_TOKEN")) {
+        command.env_remove(name);
+    }
     let (answer_in, answer) = oneshot::channel();
     spawner
         .send((command, tokio::runtime::Handle::current(), ours, answer_in))
