@@ -334,15 +334,15 @@ impl Rendition {
             TrackKind::Video => unit.dts.ticks(timescale),
             TrackKind::Audio => unit.pts.ticks(timescale),
         };
-        if !cut.discontinuity && unit.kind() == TrackKind::Video {
-            self.fill_gap(first.min((cut.at - (unit.pts - unit.dts)).ticks(timescale)), timescale);
+        let at = (cut.at - (unit.pts - unit.dts)).ticks(timescale);
+        if !cut.discontinuity && self.lacks(unit, at) {
+            self.fill_gap(first.min(at), timescale);
         }
         self.close_segment();
         if cut.discontinuity {
             self.cursor = None;
         }
         // The cut lies on a whole millisecond, and so does the picture's first frame.
-        let at = (cut.at - (unit.pts - unit.dts)).ticks(timescale);
         let early = unit.kind() == TrackKind::Video && (0..i64::from(timescale) / 1000).contains(&(first - at));
         let start = *self.cursor.get_or_insert(if early { at } else { first });
         if self.config.as_ref() != Some(&unit.config) || self.init.is_none() {
@@ -354,6 +354,13 @@ impl Rendition {
         }
         let pts = MediaTime::from_ticks(start, timescale) + (unit.pts - unit.dts);
         self.open(cut, pts - cut.at);
+    }
+
+    /// True where the open segment lacks media between its last sample and `at`. Sound may end anywhere up to half a frame beside
+    /// the cut, and joins without a seam as long as it lies within one and a half of its time (see `push`).
+    fn lacks(&self, unit: &AccessUnit, at: i64) -> bool {
+        let frame = unit.duration.map_or(0, |duration| duration.ticks(unit.config.timescale()));
+        self.cursor.is_some_and(|cursor| (at - cursor) * 2 > frame * 3)
     }
 
     /// The cut's time passed without a unit: its segment is a gap up to the next cut.
@@ -370,7 +377,7 @@ impl Rendition {
         let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
         let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
         self.cursor = Some(begin);
-        self.open(cut, MediaDuration::ZERO);
+        self.open(cut, MediaDuration::from_ticks(begin - start, timescale));
         self.fill_gap(next.ticks(timescale).max(begin + 1), timescale);
     }
 
