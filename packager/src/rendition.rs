@@ -45,6 +45,13 @@ pub struct Rendition {
     init: Option<Arc<Init>>,
     /// The last video unit, its duration not yet known.
     held: Option<AccessUnit>,
+    /// The held unit's decode time as it came.
+    decoded: MediaTime,
+    /// How long after it is decoded the first picture of this stretch of the timeline is shown. Dates follow decode times at
+    /// this distance, so that they add up with durations; it is zero for sound.
+    lag: MediaDuration,
+    /// The longest such time of this segment's pictures, and of the segment's before it.
+    reorder: [MediaDuration; 2],
     /// Decode time of the next sample, in ticks; None before the first one and behind a discontinuity.
     cursor: Option<i64>,
     open: Option<Open>,
@@ -60,6 +67,8 @@ pub struct Rendition {
     end: Option<MediaTime>,
     next_msn: u64,
     frame_rate_milli: Option<u32>,
+    /// Flushed, and no segment begun since.
+    flushed: bool,
     ended: bool,
     dropped: u64,
     snapshot: Option<Arc<Snapshot>>,
@@ -84,6 +93,9 @@ impl Rendition {
             config: None,
             init: None,
             held: None,
+            decoded: MediaTime::ZERO,
+            lag: MediaDuration::ZERO,
+            reorder: [MediaDuration::ZERO; 2],
             cursor: None,
             open: None,
             open_bytes: 0,
@@ -95,6 +107,7 @@ impl Rendition {
             end: None,
             next_msn: 0,
             frame_rate_milli: None,
+            flushed: false,
             ended: false,
             dropped: 0,
             snapshot: None,
@@ -114,13 +127,20 @@ impl Rendition {
     }
 
     /// Takes the next unit in decode order, on the channel's timeline. A stall longer than two parts becomes GAP parts.
-    pub fn push(&mut self, unit: AccessUnit) {
-        if self.ended || self.held.as_ref().is_some_and(|held| unit.dts <= held.dts) {
+    pub fn push(&mut self, mut unit: AccessUnit) {
+        if self.ended || (self.held.is_some() && unit.dts <= self.decoded) {
             self.dropped += 1;
             return;
         }
         let timescale = unit.config.timescale();
         let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
+        if unit.kind() == TrackKind::Video {
+            let came = unit.dts;
+            if !starts_anew && self.cursor.is_some() {
+                self.decode_behind_stall(&mut unit);
+            }
+            self.decoded = came;
+        }
         self.place_held((!starts_anew).then(|| self.next_boundary(&unit)));
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
@@ -165,6 +185,7 @@ impl Rendition {
             self.skip_cut();
         }
         self.close_segment();
+        self.flushed = true;
     }
 
     /// The channel ended for good: flush, then EXT-X-ENDLIST.
@@ -204,6 +225,25 @@ impl Rendition {
         });
         self.snapshot = Some(snapshot.clone());
         snapshot
+    }
+
+    /// Gives a picture behind a stall a decode time behind it too. Where pictures are reordered, decode times come from the
+    /// pictures before: of the first one behind a stall it lies before the stall, and so would its segment begin there.
+    fn decode_behind_stall(&mut self, unit: &mut AccessUnit) {
+        let before = self.held.as_ref().map(|held| held.dts);
+        // What a picture's decode time is worth tells the next one.
+        if let Some(held) = self.held.as_ref().filter(|held| unit.dts - held.dts <= self.rule.target) {
+            self.reorder[0] = self.reorder[0].max(held.pts - held.dts);
+        }
+        let usual = self.reorder[0].max(self.reorder[1]).max(self.lag);
+        if unit.pts - unit.dts > usual && self.cuts.iter().any(|cut| reaches(unit, cut.at)) {
+            unit.dts = unit.pts - usual;
+        }
+        // Pictures that it was moved past follow at once, those from before the stall late.
+        if let Some(before) = before.filter(|before| unit.dts <= *before) {
+            unit.dts = before + MediaDuration::from_ticks(1, unit.config.timescale());
+            unit.pts = unit.pts.max(unit.dts);
+        }
     }
 
     /// Where the held unit must end at the latest: at the next unit, or at a cut that lies in the hole before it.
@@ -342,6 +382,10 @@ impl Rendition {
         if cut.discontinuity {
             self.cursor = None;
         }
+        if self.cursor.is_none() {
+            (self.lag, self.reorder) = (unit.pts - unit.dts, [MediaDuration::ZERO; 2]);
+        }
+        self.reorder = [MediaDuration::ZERO, self.reorder[0]];
         // The cut lies on a whole millisecond, and so does the picture's first frame.
         let early = unit.kind() == TrackKind::Video && (0..i64::from(timescale) / 1000).contains(&(first - at));
         let start = *self.cursor.get_or_insert(if early { at } else { first });
@@ -352,8 +396,7 @@ impl Rendition {
             }
             self.config = Some(unit.config.clone());
         }
-        let pts = MediaTime::from_ticks(start, timescale) + (unit.pts - unit.dts);
-        self.open(cut, pts - cut.at);
+        self.open(cut, MediaTime::from_ticks(start, timescale) + self.lag - cut.at);
     }
 
     /// True where the open segment lacks media between its last sample and `at`. Sound may end anywhere up to half a frame beside
@@ -369,7 +412,7 @@ impl Rendition {
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
         let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
         let timescale = config.timescale();
-        let start = cut.at.ticks(timescale);
+        let start = (cut.at - self.lag).ticks(timescale);
         if !cut.discontinuity {
             self.fill_gap(start, timescale);
         }
@@ -378,7 +421,7 @@ impl Rendition {
         let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
         self.cursor = Some(begin);
         self.open(cut, MediaDuration::from_ticks(begin - start, timescale));
-        self.fill_gap(next.ticks(timescale).max(begin + 1), timescale);
+        self.fill_gap((next - self.lag).ticks(timescale).max(begin + 1), timescale);
     }
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
@@ -389,7 +432,8 @@ impl Rendition {
         };
         let wall = cut.wall.plus(late - early);
         let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall, init };
-        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO });
+        let resumed = std::mem::take(&mut self.flushed);
+        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO, resumed });
         self.open_bytes = 0;
         self.open_samples = 0;
         self.next_msn = cut.msn + 1;
@@ -405,7 +449,7 @@ impl Rendition {
             let rate = frame_rate(self.open_samples, open.duration.ticks(timescale), timescale);
             self.frame_rate_milli = rate.or(self.frame_rate_milli);
         }
-        let Open { head, parts, duration } = open;
+        let Open { head, parts, duration, .. } = open;
         self.window.add(Segment { head, duration, parts, gap }, &self.timing);
         self.snapshot = None;
     }

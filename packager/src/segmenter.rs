@@ -41,6 +41,7 @@ pub struct Segmenter {
     last_key: Option<MediaTime>,
     /// Distance of the last two key frames.
     gop: Option<MediaDuration>,
+    /// The latest presentation time so far.
     previous: Option<MediaTime>,
     discontinuity: bool,
     clock: Option<ClockMap>,
@@ -96,7 +97,9 @@ impl Segmenter {
             let in_hole = self.previous.is_none_or(|previous| previous < target);
             return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
         }
-        let step = self.previous.replace(pts).map_or(MediaDuration::ZERO, |p| pts - p);
+        // From one picture shown later than all before it to the next: a reordered one tells nothing, and begins no segment.
+        let latest = self.previous.map_or(pts, |previous| previous.max(pts));
+        let step = self.previous.replace(latest).map_or(MediaDuration::ZERO, |previous| latest - previous);
         if key {
             if let Some(last) = self.last_key.filter(|last| *last < pts) {
                 self.gop = Some(pts - last);
@@ -109,7 +112,7 @@ impl Segmenter {
             }
             return None;
         }
-        if elapsed + step > self.timing.longest_segment() {
+        if step.is_positive() && elapsed + step > self.timing.longest_segment() {
             self.cut_without_key = true;
             return Some(self.cut(pts, false));
         }
