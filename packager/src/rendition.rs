@@ -24,6 +24,9 @@ const MAX_PART_SAMPLES: usize = 512;
 /// Bytes in a segment, 64 MiB: over 200 Mbit/s. Above it samples are dropped until the next segment.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;
 
+/// A picture this close to a cut begins its segment: cuts lie on whole milliseconds, and times are rounded.
+const CUT_TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
+
 /// Ticks a second of every video track.
 const VIDEO_TIMESCALE: u32 = 90_000;
 
@@ -122,7 +125,7 @@ impl Rendition {
         self.cuts.push_back(cut);
         while self.cuts.len() > CUTS_AHEAD {
             self.place_held(None);
-            self.skip_cut();
+            self.skip_cut(None);
         }
     }
 
@@ -145,7 +148,7 @@ impl Rendition {
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
             if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
-                self.skip_cut();
+                self.skip_cut(Some(&unit));
             } else if let Some(cut) = self.cuts.pop_front() {
                 self.begin_segment(cut, &unit);
             }
@@ -182,7 +185,7 @@ impl Rendition {
     pub fn flush(&mut self) {
         self.place_held(None);
         while !self.cuts.is_empty() {
-            self.skip_cut();
+            self.skip_cut(None);
         }
         self.close_segment();
         self.flushed = true;
@@ -249,8 +252,14 @@ impl Rendition {
     /// Where the held unit must end at the latest: at the next unit, or at a cut that lies in the hole before it.
     fn next_boundary(&self, unit: &AccessUnit) -> MediaTime {
         let held = self.held.as_ref().map_or(unit.pts, |held| held.pts);
-        let cut = self.cuts.iter().find(|cut| cut.at > held).map(|cut| cut.at - (unit.pts - unit.dts));
-        cut.map_or(unit.dts, |cut| cut.min(unit.dts))
+        let cut = self.cuts.iter().find(|cut| cut.at > held);
+        cut.map_or(unit.dts, |cut| self.begin_of(cut, unit).min(unit.dts))
+    }
+
+    /// The decode time at which the cut's segment begins: its own unit's, or that of a picture that would have been shown then.
+    fn begin_of(&self, cut: &Cut, unit: &AccessUnit) -> MediaTime {
+        let own = unit.pts - cut.at <= CUT_TOLERANCE;
+        cut.at - if own { unit.pts - unit.dts } else { self.lag }
     }
 
     /// Gives the held unit its duration: up to the next unit, but not longer than a part may last (A23).
@@ -374,7 +383,7 @@ impl Rendition {
             TrackKind::Video => unit.dts.ticks(timescale),
             TrackKind::Audio => unit.pts.ticks(timescale),
         };
-        let at = (cut.at - (unit.pts - unit.dts)).ticks(timescale);
+        let at = self.begin_of(&cut, unit).ticks(timescale);
         if !cut.discontinuity && self.lacks(unit, at) {
             self.fill_gap(first.min(at), timescale);
         }
@@ -406,22 +415,27 @@ impl Rendition {
         self.cursor.is_some_and(|cursor| (at - cursor) * 2 > frame * 3)
     }
 
-    /// The cut's time passed without a unit: its segment is a gap up to the next cut.
-    fn skip_cut(&mut self) {
+    /// The cut's time passed without a unit: its segment is a gap up to the next cut, or to `unit`, which comes behind it.
+    fn skip_cut(&mut self, unit: Option<&AccessUnit>) {
         let Some(cut) = self.cuts.pop_front() else { return };
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
         let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
         let timescale = config.timescale();
-        let start = (cut.at - self.lag).ticks(timescale);
+        let ticks = |at: MediaTime| {
+            let at = at - self.lag;
+            unit.filter(|_| !cut.discontinuity).map_or(at, |unit| at.min(unit.dts)).ticks(timescale)
+        };
+        let start = ticks(cut.at);
+        let next = ticks(self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at));
         if !cut.discontinuity {
             self.fill_gap(start, timescale);
         }
         self.close_segment();
-        let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
         let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
         self.cursor = Some(begin);
-        self.open(cut, MediaDuration::from_ticks(begin - start, timescale));
-        self.fill_gap((next - self.lag).ticks(timescale).max(begin + 1), timescale);
+        let begins = MediaTime::from_ticks(begin, timescale) + self.lag;
+        self.open(cut, begins - cut.at);
+        self.fill_gap(next.max(begin + 1), timescale);
     }
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
@@ -482,7 +496,7 @@ impl Window {
 fn reaches(unit: &AccessUnit, at: MediaTime) -> bool {
     let slack = match unit.duration {
         Some(duration) => MediaDuration(duration.0 / 2),
-        None => MediaDuration::from_millis(2),
+        None => CUT_TOLERANCE,
     };
     unit.pts + slack >= at
 }
