@@ -573,7 +573,15 @@ fn a3_a44_a58_sound_lost_over_a_cut_is_a_gap_on_both_sides_of_it() {
 /// second largest time seen so far). It is shown when it is to be shown, not a stall later.
 #[test]
 fn a44_b8_reordered_pictures_keep_their_times_over_a_stall() {
-    run(&Source { b_frames: 2, frames: 300, stall: Some((120, 5000)), ..Source::default() });
+    for (at, millis) in [(120, 5000), (120, 1000), (121, 5000), (151, 2300)] {
+        let source = Source { b_frames: 2, frames: 300, stall: Some((at, millis)), ..Source::default() };
+        let channel = run(&source);
+        let shown = |n: usize| {
+            let frames = &channel.video.media.frames;
+            frames.iter().find(|f| f.data == (n as u64).to_be_bytes()).map(|f| f.pts)
+        };
+        assert!((at..300).all(|n| shown(n) == Some(channel.given[n])), "stall of {millis} ms before {at}");
+    }
 }
 
 /// A9, A47: a segment that left the playlist can still be fetched for as long as a player may have it listed.
