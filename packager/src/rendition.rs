@@ -24,6 +24,9 @@ const MAX_PART_SAMPLES: usize = 512;
 /// Bytes in a segment, 64 MiB: over 200 Mbit/s. Above it samples are dropped until the next segment.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;
 
+/// A picture this close to a cut begins its segment: cuts lie on whole milliseconds, and times are rounded.
+const CUT_TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
+
 /// Ticks a second of every video track.
 const VIDEO_TIMESCALE: u32 = 90_000;
 
@@ -45,6 +48,13 @@ pub struct Rendition {
     init: Option<Arc<Init>>,
     /// The last video unit, its duration not yet known.
     held: Option<AccessUnit>,
+    /// The held unit's decode time as it came.
+    decoded: MediaTime,
+    /// How long after it is decoded the first picture of this stretch of the timeline is shown. Dates follow decode times at
+    /// this distance, so that they add up with durations; it is zero for sound.
+    lag: MediaDuration,
+    /// The longest such time of this segment's pictures, and of the segment's before it.
+    reorder: [MediaDuration; 2],
     /// Decode time of the next sample, in ticks; None before the first one and behind a discontinuity.
     cursor: Option<i64>,
     open: Option<Open>,
@@ -60,6 +70,8 @@ pub struct Rendition {
     end: Option<MediaTime>,
     next_msn: u64,
     frame_rate_milli: Option<u32>,
+    /// Flushed, and no segment begun since.
+    flushed: bool,
     ended: bool,
     dropped: u64,
     snapshot: Option<Arc<Snapshot>>,
@@ -84,6 +96,9 @@ impl Rendition {
             config: None,
             init: None,
             held: None,
+            decoded: MediaTime::ZERO,
+            lag: MediaDuration::ZERO,
+            reorder: [MediaDuration::ZERO; 2],
             cursor: None,
             open: None,
             open_bytes: 0,
@@ -95,6 +110,7 @@ impl Rendition {
             end: None,
             next_msn: 0,
             frame_rate_milli: None,
+            flushed: false,
             ended: false,
             dropped: 0,
             snapshot: None,
@@ -109,23 +125,30 @@ impl Rendition {
         self.cuts.push_back(cut);
         while self.cuts.len() > CUTS_AHEAD {
             self.place_held(None);
-            self.skip_cut();
+            self.skip_cut(None);
         }
     }
 
     /// Takes the next unit in decode order, on the channel's timeline. A stall longer than two parts becomes GAP parts.
-    pub fn push(&mut self, unit: AccessUnit) {
-        if self.ended || self.held.as_ref().is_some_and(|held| unit.dts <= held.dts) {
+    pub fn push(&mut self, mut unit: AccessUnit) {
+        if self.ended || (self.held.is_some() && unit.dts <= self.decoded) {
             self.dropped += 1;
             return;
         }
         let timescale = unit.config.timescale();
         let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
+        if unit.kind() == TrackKind::Video {
+            let came = unit.dts;
+            if !starts_anew && self.cursor.is_some() {
+                self.decode_behind_stall(&mut unit);
+            }
+            self.decoded = came;
+        }
         self.place_held((!starts_anew).then(|| self.next_boundary(&unit)));
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
             if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
-                self.skip_cut();
+                self.skip_cut(Some(&unit));
             } else if let Some(cut) = self.cuts.pop_front() {
                 self.begin_segment(cut, &unit);
             }
@@ -162,9 +185,10 @@ impl Rendition {
     pub fn flush(&mut self) {
         self.place_held(None);
         while !self.cuts.is_empty() {
-            self.skip_cut();
+            self.skip_cut(None);
         }
         self.close_segment();
+        self.flushed = true;
     }
 
     /// The channel ended for good: flush, then EXT-X-ENDLIST.
@@ -206,11 +230,36 @@ impl Rendition {
         snapshot
     }
 
+    /// Gives a picture behind a stall a decode time behind it too. Where pictures are reordered, decode times come from the
+    /// pictures before: of the first one behind a stall it lies before the stall, and so would its segment begin there.
+    fn decode_behind_stall(&mut self, unit: &mut AccessUnit) {
+        let before = self.held.as_ref().map(|held| held.dts);
+        // What a picture's decode time is worth tells the next one.
+        if let Some(held) = self.held.as_ref().filter(|held| unit.dts - held.dts <= self.rule.target) {
+            self.reorder[0] = self.reorder[0].max(held.pts - held.dts);
+        }
+        let usual = self.reorder[0].max(self.reorder[1]).max(self.lag);
+        if unit.pts - unit.dts > usual && self.cuts.iter().any(|cut| reaches(unit, cut.at)) {
+            unit.dts = unit.pts - usual;
+        }
+        // Pictures that it was moved past follow at once, those from before the stall late.
+        if let Some(before) = before.filter(|before| unit.dts <= *before) {
+            unit.dts = before + MediaDuration::from_ticks(1, unit.config.timescale());
+            unit.pts = unit.pts.max(unit.dts);
+        }
+    }
+
     /// Where the held unit must end at the latest: at the next unit, or at a cut that lies in the hole before it.
     fn next_boundary(&self, unit: &AccessUnit) -> MediaTime {
         let held = self.held.as_ref().map_or(unit.pts, |held| held.pts);
-        let cut = self.cuts.iter().find(|cut| cut.at > held).map(|cut| cut.at - (unit.pts - unit.dts));
-        cut.map_or(unit.dts, |cut| cut.min(unit.dts))
+        let cut = self.cuts.iter().find(|cut| cut.at > held);
+        cut.map_or(unit.dts, |cut| self.begin_of(cut, unit).min(unit.dts))
+    }
+
+    /// The decode time at which the cut's segment begins: its own unit's, or that of a picture that would have been shown then.
+    fn begin_of(&self, cut: &Cut, unit: &AccessUnit) -> MediaTime {
+        let own = unit.pts - cut.at <= CUT_TOLERANCE;
+        cut.at - if own { unit.pts - unit.dts } else { self.lag }
     }
 
     /// Gives the held unit its duration: up to the next unit, but not longer than a part may last (A23).
@@ -334,15 +383,19 @@ impl Rendition {
             TrackKind::Video => unit.dts.ticks(timescale),
             TrackKind::Audio => unit.pts.ticks(timescale),
         };
-        if !cut.discontinuity && unit.kind() == TrackKind::Video {
-            self.fill_gap(first.min((cut.at - (unit.pts - unit.dts)).ticks(timescale)), timescale);
+        let at = self.begin_of(&cut, unit).ticks(timescale);
+        if !cut.discontinuity && self.lacks(unit, at) {
+            self.fill_gap(first.min(at), timescale);
         }
         self.close_segment();
         if cut.discontinuity {
             self.cursor = None;
         }
+        if self.cursor.is_none() {
+            (self.lag, self.reorder) = (unit.pts - unit.dts, [MediaDuration::ZERO; 2]);
+        }
+        self.reorder = [MediaDuration::ZERO, self.reorder[0]];
         // The cut lies on a whole millisecond, and so does the picture's first frame.
-        let at = (cut.at - (unit.pts - unit.dts)).ticks(timescale);
         let early = unit.kind() == TrackKind::Video && (0..i64::from(timescale) / 1000).contains(&(first - at));
         let start = *self.cursor.get_or_insert(if early { at } else { first });
         if self.config.as_ref() != Some(&unit.config) || self.init.is_none() {
@@ -352,26 +405,37 @@ impl Rendition {
             }
             self.config = Some(unit.config.clone());
         }
-        let pts = MediaTime::from_ticks(start, timescale) + (unit.pts - unit.dts);
-        self.open(cut, pts - cut.at);
+        self.open(cut, MediaTime::from_ticks(start, timescale) + self.lag - cut.at);
     }
 
-    /// The cut's time passed without a unit: its segment is a gap up to the next cut.
-    fn skip_cut(&mut self) {
+    /// True where the open segment lacks media between its last sample and `at`. Sound may end anywhere up to half a frame beside
+    /// the cut, and joins without a seam as long as it lies within one and a half of its time (see `push`).
+    fn lacks(&self, unit: &AccessUnit, at: i64) -> bool {
+        let frame = unit.duration.map_or(0, |duration| duration.ticks(unit.config.timescale()));
+        self.cursor.is_some_and(|cursor| (at - cursor) * 2 > frame * 3)
+    }
+
+    /// The cut's time passed without a unit: its segment is a gap up to the next cut, or to `unit`, which comes behind it.
+    fn skip_cut(&mut self, unit: Option<&AccessUnit>) {
         let Some(cut) = self.cuts.pop_front() else { return };
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
         let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
         let timescale = config.timescale();
-        let start = cut.at.ticks(timescale);
+        let ticks = |at: MediaTime| {
+            let at = at - self.lag;
+            unit.filter(|_| !cut.discontinuity).map_or(at, |unit| at.min(unit.dts)).ticks(timescale)
+        };
+        let start = ticks(cut.at);
+        let next = ticks(self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at));
         if !cut.discontinuity {
             self.fill_gap(start, timescale);
         }
         self.close_segment();
-        let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
         let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
         self.cursor = Some(begin);
-        self.open(cut, MediaDuration::ZERO);
-        self.fill_gap(next.ticks(timescale).max(begin + 1), timescale);
+        let begins = MediaTime::from_ticks(begin, timescale) + self.lag;
+        self.open(cut, begins - cut.at);
+        self.fill_gap(next.max(begin + 1), timescale);
     }
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
@@ -382,7 +446,8 @@ impl Rendition {
         };
         let wall = cut.wall.plus(late - early);
         let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall, init };
-        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO });
+        let resumed = std::mem::take(&mut self.flushed);
+        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO, resumed });
         self.open_bytes = 0;
         self.open_samples = 0;
         self.next_msn = cut.msn + 1;
@@ -398,7 +463,7 @@ impl Rendition {
             let rate = frame_rate(self.open_samples, open.duration.ticks(timescale), timescale);
             self.frame_rate_milli = rate.or(self.frame_rate_milli);
         }
-        let Open { head, parts, duration } = open;
+        let Open { head, parts, duration, .. } = open;
         self.window.add(Segment { head, duration, parts, gap }, &self.timing);
         self.snapshot = None;
     }
@@ -431,7 +496,7 @@ impl Window {
 fn reaches(unit: &AccessUnit, at: MediaTime) -> bool {
     let slack = match unit.duration {
         Some(duration) => MediaDuration(duration.0 / 2),
-        None => MediaDuration::from_millis(2),
+        None => CUT_TOLERANCE,
     };
     unit.pts + slack >= at
 }

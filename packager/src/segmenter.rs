@@ -29,6 +29,9 @@ const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000)
 const CLOCK_LONG_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
 const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
 
+/// Pictures are reordered by less than this, else there was a stall between them: five at 15 frames a second.
+const REORDER: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 3);
+
 /// Comparisons with the segment target forgive the noise of a capture clock.
 const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
 
@@ -41,7 +44,10 @@ pub struct Segmenter {
     last_key: Option<MediaTime>,
     /// Distance of the last two key frames.
     gop: Option<MediaDuration>,
+    /// The latest presentation time so far.
     previous: Option<MediaTime>,
+    /// How far behind it pictures of this segment came: what a segment without a key frame shows before its first picture.
+    reorder: MediaDuration,
     discontinuity: bool,
     clock: Option<ClockMap>,
     applied: Option<ClockMap>,
@@ -58,6 +64,7 @@ impl Segmenter {
             last_key: None,
             gop: None,
             previous: None,
+            reorder: MediaDuration::ZERO,
             discontinuity: false,
             clock: None,
             applied: None,
@@ -96,7 +103,10 @@ impl Segmenter {
             let in_hole = self.previous.is_none_or(|previous| previous < target);
             return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
         }
-        let step = self.previous.replace(pts).map_or(MediaDuration::ZERO, |p| pts - p);
+        // From one picture shown later than all before it to the next: a reordered one tells nothing, and begins no segment.
+        let latest = self.previous.map_or(pts, |previous| previous.max(pts));
+        self.reorder = self.reorder.max(latest - pts).min(REORDER);
+        let step = self.previous.replace(latest).map_or(MediaDuration::ZERO, |previous| latest - previous);
         if key {
             if let Some(last) = self.last_key.filter(|last| *last < pts) {
                 self.gop = Some(pts - last);
@@ -109,9 +119,12 @@ impl Segmenter {
             }
             return None;
         }
-        if elapsed + step > self.timing.longest_segment() {
+        if step.is_positive() && elapsed + step > self.timing.longest_segment() {
             self.cut_without_key = true;
-            return Some(self.cut(pts, false));
+            let earlier = self.reorder;
+            let cut = self.cut(pts, false);
+            self.start = Some(cut.at - earlier);
+            return Some(cut);
         }
         None
     }
@@ -141,6 +154,7 @@ impl Segmenter {
         self.next_msn += 1;
         self.start = Some(at);
         self.discontinuity = false;
+        self.reorder = MediaDuration::ZERO;
         if self.previous.is_none_or(|p| p < at) || discontinuity {
             self.previous = Some(at);
         }

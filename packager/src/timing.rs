@@ -86,7 +86,7 @@ impl ChannelTiming {
     }
 
     /// The longest segment that still rounds to TARGETDURATION, with a margin for the rounding of audio to frames.
-    pub(crate) fn longest_segment(&self) -> MediaDuration {
+    pub fn longest_segment(&self) -> MediaDuration {
         self.target() + MediaDuration::from_millis(450)
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Open {
     pub head: Head,
     pub parts: Vec<Part>,
     pub duration: MediaDuration,
+    /// The one before was completed without it, when its publisher went.
+    pub resumed: bool,
 }
 
 /// The state of a rendition, shared by `Arc`.
@@ -283,9 +285,9 @@ impl Snapshot {
 
     /// The last complete segment stands in the playlist by its parts alone until the next one's first part does. A player that
     /// still fetches the last part but one when the whole segment is named may take the last part, when it is short, for
-    /// loaded: hls.js then fetches nothing for seconds.
+    /// loaded: hls.js then fetches nothing for seconds. What was named when a publisher went stays named (A6).
     pub(crate) fn last_is_unnamed(&self) -> bool {
-        let begun = self.open.as_ref().is_some_and(|open| open.parts.is_empty());
+        let begun = self.open.as_ref().is_some_and(|open| open.parts.is_empty() && !open.resumed);
         begun && !self.ended && self.listed.last().is_some_and(|last| !last.gap)
     }
 

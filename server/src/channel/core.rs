@@ -62,6 +62,8 @@ pub struct Core {
     first_msn: u64,
     segmenter: Segmenter,
     timing: Option<ChannelTiming>,
+    /// Where the open segment begins.
+    last_cut: Option<MediaTime>,
     /// Cuts behind a DISCONTINUITY so far: where a rendition that is created now starts counting (A14).
     discontinuities: u64,
     slots: Vec<Slot>,
@@ -118,6 +120,7 @@ impl Core {
             first_msn,
             segmenter: Segmenter::new(settings, first_msn),
             timing: None,
+            last_cut: None,
             discontinuities: 0,
             slots: Vec::new(),
             renditions,
@@ -427,6 +430,7 @@ impl Core {
         if let Some(session) = &mut self.session {
             session.begin.get_or_insert(cut.at);
         }
+        self.last_cut = Some(cut.at);
         self.discontinuities += u64::from(cut.discontinuity);
         // Audio held for this very moment belongs before the cut.
         for slot in &mut self.slots {
@@ -467,9 +471,14 @@ impl Core {
 
     /// Completes what is open in every rendition; the next unit begins behind a discontinuity.
     fn complete(&mut self) {
+        // Nothing cuts the sound any more that is ahead of the picture: what the open segment has no room for is dropped (A3).
+        let end = self.last_cut.zip(self.timing).map(|(cut, timing)| cut + timing.longest_segment());
         for slot in &mut self.slots {
-            while let Some(unit) = slot.held.pop_front() {
-                slot.rendition.push(unit);
+            for unit in slot.held.drain(..) {
+                let unit_end = unit.pts + unit.duration.unwrap_or(MediaDuration::ZERO);
+                if end.is_some_and(|end| unit_end <= end) {
+                    slot.rendition.push(unit);
+                }
             }
             slot.rendition.flush();
             slot.publish();

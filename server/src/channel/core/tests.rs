@@ -322,3 +322,17 @@ fn a_hole_in_the_picture_leaves_no_gap() {
     }
     assert_eq!(rig.snapshot("src").position().unwrap().msn, rig.snapshot("aac").position().unwrap().msn);
 }
+
+/// A3: sound that is far ahead of the picture when the publisher goes does not lengthen the last segment beyond TARGETDURATION.
+#[test]
+fn a3_sound_ahead_of_the_picture_at_the_end_is_kept_as_far_as_there_is_room() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 3900));
+    rig.feed(Publisher { video: None, ..camera() }.units(3900, 5300));
+    rig.core.end_session();
+    let playlist = rig.playlist("aac");
+    let lengths: Vec<f64> =
+        playlist.lines().filter_map(|l| l.strip_prefix("#EXTINF:")?.strip_suffix(',')?.parse().ok()).collect();
+    assert!(lengths.len() == 2 && lengths[1] > 2.4 && lengths[1] < 2.5, "{lengths:?}");
+}
