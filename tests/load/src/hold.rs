@@ -15,8 +15,8 @@ use crate::viewer::{Shared, playlist, renditions};
 
 /// Between two looks at the server's memory.
 const LOOK: Duration = Duration::from_millis(250);
-/// So long the memory is watched after the clients are gone.
-const FREED_WITHIN: Duration = Duration::from_secs(60);
+/// Memory that comes and goes with the window of media by itself, in KiB.
+const WAVERS: u64 = 2 * 1024;
 
 pub struct Plan {
     pub requests: usize,
@@ -26,6 +26,8 @@ pub struct Plan {
     pub ramp: Duration,
     /// How long all of them are held together.
     pub time: Duration,
+    /// So long the memory is watched after the clients are gone.
+    pub freed_within: Duration,
 }
 
 /// Memory in KiB.
@@ -37,7 +39,7 @@ pub struct Report {
     pub held: u64,
     /// What was there at the end.
     pub after: u64,
-    /// From the end of the clients until nine tenths of the growth were gone. None: that did not happen in time.
+    /// From the end of the clients until nine tenths of the growth were gone, or all but what [`WAVERS`]. None: not in time.
     pub freed: Option<Duration>,
     /// The fewest that waited at the same time at any look.
     pub fewest: usize,
@@ -85,9 +87,9 @@ pub async fn run(shared: &Rc<Shared>, plan: &Plan) -> Result<Report, String> {
     // Vanishes without a word: the sockets close as the tasks are dropped.
     tasks.shutdown().await;
     let gone = Instant::now();
-    let enough = held.saturating_sub(held.saturating_sub(before) * 9 / 10);
+    let enough = before + (held.saturating_sub(before) / 10).max(WAVERS);
     let mut after = process::rss(plan.pid)?;
-    while after > enough && gone.elapsed() < FREED_WITHIN {
+    while after > enough && gone.elapsed() < plan.freed_within {
         tokio::time::sleep(LOOK).await;
         after = process::rss(plan.pid)?;
     }

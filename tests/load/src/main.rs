@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use url::Url;
 
 mod abuse;
+mod added;
 mod follow;
 mod hold;
 mod http1;
@@ -62,6 +63,13 @@ struct Arguments {
     /// Instead of viewers: so many blocking reloads held at once, and what each costs the server's memory.
     #[arg(long, requires = "pid", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     hold: Option<u32>,
+    /// Seconds after which the memory must be back.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    freed_within: u64,
+    /// Instead of viewers: relay an RTP publisher's H.264 from one loopback UDP port to another (RTCP on the next ones),
+    /// and report how long after its last packet each frame is at a viewer. FROM:TO; for passthrough renditions.
+    #[arg(long, conflicts_with_all = ["hold", "abuse"])]
+    added: Option<added::Relay>,
     /// Measure twice, the second time beside such clients (loopback and private addresses only).
     #[arg(long, value_enum, conflicts_with = "hold")]
     abuse: Option<abuse::Kind>,
@@ -75,6 +83,9 @@ struct Arguments {
 
 /// After the last viewer has come, before the measurement: they fetch what is behind the live end.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// So long the relay waits for the stream behind it.
+const STARTS: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -95,6 +106,9 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let abusers = if arguments.abuse.is_some() { u64::from(arguments.abusers) * 2 } else { 0 };
     process::allow_files(honest + abusers + 64)?;
     let thread = Thread::new(arguments)?;
+    if let Some(relay) = arguments.added {
+        return thread.block_on(added(&thread, arguments, relay));
+    }
     if arguments.hold.is_some() { thread.block_on(hold(&thread, arguments)) } else { load(&thread, arguments) }
 }
 
@@ -147,6 +161,7 @@ async fn hold(thread: &Thread, arguments: &Arguments) -> Result<bool, String> {
         pid,
         ramp: Duration::from_secs(arguments.ramp),
         time: Duration::from_secs(arguments.seconds),
+        freed_within: Duration::from_secs(arguments.freed_within),
     };
     let report = hold::run(&shared, &plan).await?;
     let tally = shared.next_phase();
@@ -169,6 +184,19 @@ async fn hold(thread: &Thread, arguments: &Arguments) -> Result<bool, String> {
     }
     print_faults(&tally);
     Ok(fine)
+}
+
+async fn added(thread: &Thread, arguments: &Arguments, relay: added::Relay) -> Result<bool, String> {
+    let time = Duration::from_secs(arguments.seconds);
+    let report = added::run(&thread.shared(true), relay, STARTS, time).await.map_err(|fault| fault.detail())?;
+    if arguments.json {
+        println!("{:#}", report.json());
+        return Ok(report.is_fine());
+    }
+    println!("  {:<42}{:>10}{:>9}{:>9}{:>9}{:>9}", "milliseconds", "count", "p50", "p95", "p99", "max");
+    println!("  {:<42}{}", "last packet of a frame to its part", report.added.row());
+    println!("  part target {} ms; frames that did not pass the relay: {}", report.part_target / 1000, report.unknown);
+    Ok(report.is_fine())
 }
 
 /// A measured span of time.

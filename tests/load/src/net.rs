@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -38,6 +38,7 @@ pub struct Network {
     names: RefCell<Vec<(String, u16, SocketAddr)>>,
     /// Reused connections that turned out to be closed.
     pub reconnects: Cell<u64>,
+    sources: Cell<u8>,
 }
 
 impl Network {
@@ -47,7 +48,8 @@ impl Network {
     pub fn new(roots: Arc<rustls::RootCertStore>) -> Self {
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { tls: TlsConnector::from(Arc::new(config)), names: RefCell::default(), reconnects: Cell::new(0) }
+        let tls = TlsConnector::from(Arc::new(config));
+        Self { tls, names: RefCell::default(), reconnects: Cell::new(0), sources: Cell::new(0) }
     }
 
     pub async fn address(&self, url: &Url) -> Result<SocketAddr, Fault> {
@@ -71,11 +73,25 @@ impl Network {
     /// Opens a TCP connection that does not wait to fill packets.
     pub async fn tcp(&self, url: &Url) -> Result<TcpStream, Fault> {
         let address = self.address(url).await?;
-        let stream = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| Fault::Timeout)?;
-        let stream = stream.map_err(|e| Fault::Connect(e.kind().to_string()))?;
+        let refused = |e: std::io::Error| Fault::Connect(e.kind().to_string());
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(refused)?;
+        if let IpAddr::V4(ip) = address.ip()
+            && ip.is_loopback()
+        {
+            socket.bind(SocketAddr::from(([127, 0, 0, self.source()], 0))).map_err(refused)?;
+        }
+        let stream = timeout(CONNECT, socket.connect(address)).await.map_err(|_| Fault::Timeout)?;
+        let stream = stream.map_err(refused)?;
         // Only a matter of speed.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// The last byte of the next connection's own loopback address: one address has only 28,000 ports.
+    fn source(&self) -> u8 {
+        let next = self.sources.get() % 8 + 1;
+        self.sources.set(next);
+        next
     }
 
     async fn open(&self, url: &Url) -> Result<Stream, Fault> {
