@@ -36,9 +36,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Encode one session; started by the server.
+    /// Encode one session, or all of a device; started by the server.
     #[command(hide = true)]
-    Worker,
+    Worker {
+        #[arg(long)]
+        device: bool,
+        /// A simulated device's failure.
+        #[arg(long, requires = "device")]
+        fails_after_ms: Option<u64>,
+    },
     /// Publish the demo until standard input ends; started by `serve --demo`.
     #[command(hide = true)]
     DemoPublisher {
@@ -76,7 +82,10 @@ fn main() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::Doctor { json } => doctor::run(json),
-        Command::Worker => engine::worker::run(),
+        Command::Worker { device: false, .. } => engine::worker::run(),
+        Command::Worker { device: true, fails_after_ms } => {
+            engine::worker::run_device(fails_after_ms.map(std::time::Duration::from_millis))
+        }
         Command::DemoPublisher { video_port, audio_port } => {
             end_with_stdin();
             engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })
