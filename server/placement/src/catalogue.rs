@@ -168,7 +168,7 @@ mod tests {
         let l4 = find("l4").unwrap();
         assert_eq!(mp(l4.encode.of(Codec::H264, p4)), 661);
         assert_eq!(mp(l4.encode.of(Codec::Av1, p1)), 1656);
-        assert_eq!(mp(find("a100").unwrap().decode.of(SourceCodec::H264)), 1109);
+        assert_eq!(mp(find("a100").unwrap().decode.of(SourceCodec::H264)), 1108);
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Need {
         let decode = Share::try_from(decode.ok_or(Misfit::Decoder(source))?).map_err(|_| Misfit::SourceAboveEngine)?;
         let mut encode = [0; MAX_RUNGS];
         for (place, (codec, preset, rate)) in encode.iter_mut().zip(&demand.encode) {
-            let share = rate.share(kind.encode.of(*codec, *preset)).filter(|_| kind.encode_engines > 0);
+            let able = kind.encode_engines > 0 && kind.encoder != EncoderKind::None;
+            let share = rate.share(kind.encode.of(*codec, *preset)).filter(|_| able);
             let share = share.ok_or(Misfit::Encoder(*codec))?;
             // Calibration can make an engine up to ten times as fast as the table.
             if share > 10 * u64::from(WHOLE) {

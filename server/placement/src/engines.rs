@@ -84,7 +84,7 @@ mod tests {
         // 6 and 7 are free. Greedy puts the 4 into the 6 and two 3s into the 7, and has no place for the last 3.
         let engines = assign(&[4, 3], 10, &[4, 3, 3, 3]).unwrap();
         assert_eq!(engines[..4], [1, 1, 0, 0]);
-        assert!(assign(&[5, 2], 10, &[4, 4, 4]).is_none(), "13 are free, but not in pieces of 4");
+        assert!(assign(&[5, 3], 10, &[4, 4, 4]).is_none(), "12 are free, but not in pieces of 4");
     }
 
     proptest! {

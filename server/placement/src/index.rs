@@ -10,7 +10,7 @@ use crate::rooms::{Room, Rooms};
 pub(crate) struct Shelf {
     devices: Vec<usize>,
     /// For each side a tree of the largest room, leaves from `width` on; room plus one, zero for devices on other sides.
-    trees: [Vec<Share>; 3],
+    trees: [Vec<Share>; 4],
     width: usize,
     /// Devices on all sides.
     pub filed: usize,
@@ -24,6 +24,12 @@ pub(crate) enum Side {
     /// In use, also by sessions that will stay.
     Long,
     Idle,
+    /// In use only by sessions that are moving away.
+    Leaving,
+}
+
+impl Side {
+    const ALL: [Self; 4] = [Self::Short, Self::Long, Self::Idle, Self::Leaving];
 }
 
 impl Shelf {
@@ -42,7 +48,12 @@ impl Shelf {
         })
     }
 
-    /// Devices in use, the last in the order first.
+    /// The largest room on a side.
+    pub fn most_room(&self, side: Side) -> Share {
+        self.tree(side).get(1).copied().unwrap_or_default().saturating_sub(1)
+    }
+
+    /// Devices in use, the last in the order first; without those that are being left.
     pub fn open_backwards(&self) -> impl Iterator<Item = usize> {
         let leaves = |side| self.tree(side).get(self.width..).unwrap_or_default().iter();
         let rooms = leaves(Side::Short).zip(leaves(Side::Long)).zip(&self.devices);
@@ -56,7 +67,7 @@ impl Shelf {
     /// Puts a device on a side with room for `room`; None takes it off the shelf.
     fn file(&mut self, leaf: usize, place: Option<(Side, Share)>) {
         let mut was = false;
-        for side in [Side::Short, Side::Long, Side::Idle] {
+        for side in Side::ALL {
             let value = match place {
                 Some((s, room)) if s == side => room.saturating_add(1),
                 _ => 0,
@@ -179,7 +190,7 @@ mod tests {
         #[test]
         fn finds_every_device_with_room_in_order(
             rooms in prop::collection::vec(0u32..20, 1..40),
-            changes in prop::collection::vec((0usize..40, 0u32..20, 0usize..4), 0..40),
+            changes in prop::collection::vec((0usize..40, 0u32..20, 0usize..5), 0..40),
             least in 0u32..20,
         ) {
             let mut shelf = Shelf::new((0..rooms.len()).collect());
@@ -189,17 +200,19 @@ mod tests {
             }
             for (leaf, room, side) in changes {
                 if let Some(slot) = now.get_mut(leaf) {
-                    *slot = [Some(Side::Short), Some(Side::Long), Some(Side::Idle), None][side].map(|s| (s, room));
+                    *slot = Side::ALL.get(side).map(|s| (*s, room));
                     shelf.file(leaf, *slot);
                 }
             }
-            for side in [Side::Short, Side::Long, Side::Idle] {
+            for side in Side::ALL {
+                let most = now.iter().flatten().filter(|(s, _)| *s == side).map(|(_, room)| *room).max();
+                prop_assert_eq!(shelf.most_room(side), most.unwrap_or(0));
                 let wanted: Vec<_> =
                     (0..now.len()).filter(|n| now[*n].is_some_and(|(s, room)| s == side && room >= least)).collect();
                 prop_assert_eq!(shelf.with_room(side, least).collect::<Vec<_>>(), wanted);
             }
             prop_assert_eq!(shelf.filed, now.iter().flatten().count());
-            let backwards = (0..now.len()).rev().filter(|n| now[*n].is_some_and(|(s, _)| s != Side::Idle));
+            let backwards = (0..now.len()).rev().filter(|n| now[*n].is_some_and(|(s, _)| matches!(s, Side::Short | Side::Long)));
             prop_assert_eq!(shelf.open_backwards().collect::<Vec<_>>(), backwards.collect::<Vec<_>>());
         }
     }

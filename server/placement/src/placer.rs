@@ -1,8 +1,9 @@
 //! The online placer: one session at a time, each on one device, without a look into the future.
 //!
-//! Policy `consolidate` fills the fullest device in use that takes the ladder, kinds that hold most of such ladders first,
-//! and opens an idle device only when there is none: the emptiest devices get nothing and drain. Policy `spread` takes
-//! the device that stays emptiest. docs/adr/0005-placement.md tells why.
+//! Policy `consolidate` keeps the devices in a fixed order, kinds that hold most of such ladders first, and fills from its
+//! front; an idle device is opened only when no device in use takes the ladder. So the end of the order gets nothing when
+//! demand falls, and drains. Sessions that will stay are kept together, since one of them alone keeps a device in use.
+//! Policy `spread` takes the device that stays emptiest. docs/adr/0005-placement.md tells why.
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use crate::rooms::{Dimension, Headroom, Room, Rooms, Seat, Totals, engine_limit,
 /// Devices of one kind that are looked at before the next kind gets its turn. Nearly always the first one fits; the rest
 /// is for engines in fragments. When all kinds have had their turn, every device is looked at.
 const PROBES: usize = 32;
+/// Fitting devices among which the tightest is taken. The order alone leaves gaps, the tightest of all keeps the end of the
+/// order in use: four is where the two meet (docs/adr/0005-placement.md).
+const CHOICE: usize = 4;
 /// Devices that one call of `defragment` tries to empty in vain before it gives up.
 const FRUITLESS: usize = 8;
 /// Sessions that one call of `defragment` looks at for each migration it may start.
@@ -122,6 +126,8 @@ pub struct DeviceView {
     pub kind: u16,
     pub host: u32,
     pub draining: bool,
+    /// Encoding sessions of other programs, as last measured.
+    pub foreign_sessions: u32,
     /// Promised share of each encoder engine, and the most that may be.
     pub encode: Vec<Share>,
     pub encode_limit: Share,
@@ -171,6 +177,8 @@ struct DeviceState {
     sessions: Vec<SessionId>,
     /// Of which are here to stay.
     long: u32,
+    /// Of which are moving away.
+    leaving: usize,
     /// Encoding sessions of other programs.
     foreign: u32,
 }
@@ -185,6 +193,7 @@ pub struct Placer {
     devices: Vec<DeviceState>,
     sessions: HashMap<SessionId, Session>,
     kinds: Vec<KindState>,
+    /// Kinds, those first that can be emptied with the fewest migrations.
     smallest_first: Vec<usize>,
     history: History,
 }
@@ -241,7 +250,7 @@ impl Placer {
             Err(refuse(Cause::Duplicate, [0; 5]))
         } else {
             let needs = self.needs(&request.demand, request.software);
-            self.find(&needs, request.stay, None, true).map_err(|(cause, lacking)| refuse(cause, lacking))
+            self.find(&needs, request.stay, None).map_err(|(cause, lacking)| refuse(cause, lacking))
         };
         match found {
             Err(refusal) => {
@@ -265,6 +274,7 @@ impl Placer {
     pub fn release(&mut self, session: SessionId) -> Option<DeviceId> {
         let record = self.sessions.remove(&session)?;
         if let Some(old) = &record.leaving {
+            self.leave(old.device, false);
             self.unseat(session, record.stay, old);
         }
         self.unseat(session, record.stay, &record.seat);
@@ -308,7 +318,7 @@ impl Placer {
         let Some(record) = self.sessions.get(&session).filter(|r| r.leaving.is_none()) else { return Ok(None) };
         let from = record.seat.device;
         let needs = self.needs(&record.demand, record.software);
-        match self.find(&needs, record.stay, Some(from), true) {
+        match self.find(&needs, record.stay, Some(from)) {
             Ok((seat, _)) => Ok(self.start_move(now, session, seat, why)),
             Err((cause, lacking)) => {
                 let refusal = Refusal { session, cause, lacking };
@@ -327,15 +337,19 @@ impl Placer {
             Finish::Stayed => std::mem::replace(&mut record.seat, old),
         };
         let stay = record.stay;
+        self.leave(old.device, false);
         self.unseat(session, stay, &vacated);
     }
 
-    /// Empties devices with at most `budget` migrations, the cheapest to empty first; only devices in use take sessions over.
+    /// Starts at most `budget` migrations that leave fewer devices in use: empties the devices that are cheapest to empty, then
+    /// fills gaps from the end of the order. Only devices in use take sessions over.
     pub fn defragment(&mut self, now: At, budget: usize) -> Vec<Migration> {
         let mut migrations = Vec::new();
         let mut fruitless = Vec::new();
         while fruitless.len() < FRUITLESS {
-            let Some(device) = self.cheapest_to_empty(budget - migrations.len(), &fruitless) else { break };
+            let Some(device) = self.cheapest_to_empty(budget.saturating_sub(migrations.len()), &fruitless) else {
+                break;
+            };
             match self.empty(now, device) {
                 Some(moved) => migrations.extend(moved),
                 None => fruitless.push(device),
@@ -445,6 +459,7 @@ impl Placer {
                     kind: unit.kind,
                     host: unit.host,
                     draining: state.draining,
+                    foreign_sessions: state.foreign,
                     encode: room.encode().to_vec(),
                     encode_limit: room.encode_limit,
                     decode: room.decode().to_vec(),
@@ -506,52 +521,47 @@ impl Placer {
     }
 
     /// A seat by the policy; `from` is the device that the session is on and must leave.
-    fn find(
-        &self,
-        needs: &Needs,
-        stay: Stay,
-        from: Option<usize>,
-        idle: bool,
-    ) -> Result<(Seat, Why), (Cause, [u32; 5])> {
+    fn find(&self, needs: &Needs, stay: Stay, from: Option<usize>) -> Result<(Seat, Why), (Cause, [u32; 5])> {
         let found = match self.settings.policy {
-            Policy::Consolidate => self.first(needs, stay, from, idle),
-            Policy::Spread => self.most_room(needs, from, idle),
+            Policy::Consolidate => self.first(needs, stay, from, true),
+            Policy::Spread => self.most_room(needs, from),
         };
-        found.map_or_else(|| self.anywhere(needs, from, idle), Ok)
+        found.map_or_else(|| self.anywhere(needs, from), Ok)
     }
 
     fn first(&self, needs: &Needs, stay: Stay, from: Option<usize>, idle: bool) -> Option<(Seat, Why)> {
-        let sides: &[Side] = match stay {
-            Stay::Short => {
-                if std::env::var_os("V1").is_some() {
-                    &[Side::Long, Side::Short, Side::Idle]
-                } else {
-                    &[Side::Short, Side::Long, Side::Idle]
-                }
-            }
-            Stay::Long => &[Side::Long, Side::Short, Side::Idle],
+        // Sessions that stay keep a device in use whatever leaves it, so they share devices with their like first.
+        let sides = match stay {
+            Stay::Short => [Side::Short, Side::Long, Side::Idle],
+            Stay::Long => [Side::Long, Side::Short, Side::Idle],
         };
-        let sides = if idle { sides } else { sides.get(..2).unwrap_or_default() };
-        for side in sides {
+        for side in sides.into_iter().filter(|s| idle || *s != Side::Idle) {
             for (kind, need) in &needs.order {
                 let shelf = self.index.shelves.get(*kind)?;
-                let devices = shelf.with_room(*side, need.encode_total).take(PROBES).filter(|d| Some(*d) != from);
-                let k: usize = std::env::var("K").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
-                let found = devices.filter_map(|d| self.rooms.fit(d, need).ok()).take(k).min_by_key(|s| self.rooms.rooms[s.device].encode_free());
-                if let Some(seat) = found {
-                    return Some((seat, if *side == Side::Idle { Why::Opened } else { Why::Fullest }));
+                let near = shelf.with_room(side, need.encode_total).take(PROBES).filter(|d| Some(*d) != from);
+                if let Some(seat) = self.tightest(near, need) {
+                    return Some((seat, if side == Side::Idle { Why::Opened } else { Why::InUse }));
                 }
             }
         }
         None
     }
 
-    fn most_room(&self, needs: &Needs, from: Option<usize>, idle: bool) -> Option<(Seat, Why)> {
+    /// Of the first few devices that fit, the one with the least encoder room left.
+    fn tightest(&self, near: impl Iterator<Item = usize>, need: &Need) -> Option<Seat> {
+        let seats = near.filter_map(|d| self.rooms.fit(d, need).ok()).take(CHOICE);
+        seats.min_by_key(|s| self.rooms.rooms.get(s.device).map(Room::encode_free))
+    }
+
+    fn most_room(&self, needs: &Needs, from: Option<usize>) -> Option<(Seat, Why)> {
         let mut best: Option<(u64, Seat)> = None;
         for (kind, need) in &needs.order {
             let shelf = self.index.shelves.get(*kind)?;
-            let sides: &[Side] = if idle { &[Side::Idle, Side::Short, Side::Long] } else { &[Side::Short, Side::Long] };
-            let near = sides.iter().flat_map(|s| shelf.with_room(*s, need.encode_total).take(PROBES));
+            let near = [Side::Idle, Side::Short, Side::Long].into_iter().flat_map(|side| {
+                let emptiest = shelf.most_room(side).max(need.encode_total);
+                let next = shelf.with_room(side, need.encode_total).take(PROBES);
+                shelf.with_room(side, emptiest).take(PROBES).chain(next)
+            });
             let seat = near.filter(|d| Some(*d) != from).find_map(|d| self.rooms.fit(d, need).ok());
             let Some((seat, room)) = seat.and_then(|s| Some((s, self.rooms.rooms.get(s.device)?))) else { continue };
             let after = fullness_after(room, need);
@@ -563,7 +573,7 @@ impl Placer {
     }
 
     /// Looks at every device that is filed with enough room; counts what the others lack.
-    fn anywhere(&self, needs: &Needs, from: Option<usize>, idle: bool) -> Result<(Seat, Why), (Cause, [u32; 5])> {
+    fn anywhere(&self, needs: &Needs, from: Option<usize>) -> Result<(Seat, Why), (Cause, [u32; 5])> {
         if needs.order.is_empty() {
             return Err((needs.nearest.map_or(Cause::NoDevice, Cause::Never), [0; 5]));
         }
@@ -571,9 +581,15 @@ impl Placer {
         for (kind, need) in &needs.order {
             let Some(shelf) = self.index.shelves.get(*kind) else { continue };
             let mut looked_at = 0;
-            let sides = [(Side::Short, Why::Fullest), (Side::Long, Why::Fullest), (Side::Idle, Why::Opened)];
-            let sides = sides.iter().take(if idle { 3 } else { 2 });
-            for (device, why) in sides.flat_map(|(s, why)| shelf.with_room(*s, need.encode_total).map(|d| (d, *why))) {
+            let sides = [
+                (Side::Short, Why::InUse),
+                (Side::Long, Why::InUse),
+                (Side::Idle, Why::Opened),
+                (Side::Leaving, Why::InUse),
+            ];
+            for (device, why) in
+                sides.iter().flat_map(|(s, why)| shelf.with_room(*s, need.encode_total).map(|d| (d, *why)))
+            {
                 looked_at += 1;
                 match self.rooms.fit(device, need) {
                     _ if Some(device) == from => {}
@@ -606,13 +622,22 @@ impl Placer {
         self.refresh(seat.device);
     }
 
+    /// A session of this device has begun or ended to move away.
+    fn leave(&mut self, device: usize, begins: bool) {
+        if let Some(state) = self.devices.get_mut(device) {
+            state.leaving = if begins { state.leaving + 1 } else { state.leaving.saturating_sub(1) };
+        }
+        self.refresh(device);
+    }
+
     fn refresh(&mut self, device: usize) {
         let devices = &self.devices;
         self.index.refresh(&self.rooms, device, |d| match devices.get(d) {
             Some(state) if state.draining => None,
+            Some(state) if state.sessions.is_empty() => Some(Side::Idle),
+            Some(state) if state.leaving == state.sessions.len() => Some(Side::Leaving),
             Some(state) if state.long > 0 => Some(Side::Long),
-            Some(state) if !state.sessions.is_empty() => Some(Side::Short),
-            _ => Some(Side::Idle),
+            _ => Some(Side::Short),
         });
     }
 
@@ -631,6 +656,7 @@ impl Placer {
         let stay = record.stay;
         record.since = now;
         let (from, to) = (device_id(old.device), device_id(seat.device));
+        self.leave(old.device, true);
         self.seat(session, stay, &seat);
         self.history.push(now, Event::Moving { session, from, to, why });
         Some(Migration { session, from, to, why })
@@ -694,9 +720,7 @@ impl Placer {
             for side in [Side::Long, Side::Short] {
                 let all = shelf.with_room(side, need.encode_total).take(PROBES);
                 let earlier = all.take_while(|d| *n != kind || *d < device);
-                let k: usize = std::env::var("KB").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
-                let found = earlier.filter_map(|d| self.rooms.fit(d, need).ok()).take(k).min_by_key(|s| self.rooms.rooms[s.device].encode_free());
-                if let Some(seat) = found {
+                if let Some(seat) = self.tightest(earlier, need) {
                     return Some(seat);
                 }
             }
@@ -769,7 +793,7 @@ fn holds(need: &Need, limit: u64, engines: (u64, u64), vram: u64) -> Result<u64,
     if need.rungs().first().is_some_and(|largest| u64::from(*largest) > limit) {
         return Err(Misfit::RungAboveEngine);
     }
-    let part = |have: u64, want: u64| if want == 0 { u64::MAX } else { have.saturating_mul(1000) / want };
+    let part = |have: u64, want: u64| have.saturating_mul(1000).checked_div(want).unwrap_or(u64::MAX);
     let encode = part(limit * engines.0, need.encode_total.into());
     let decode = part(limit * engines.1, need.decode.into());
     let holds = encode.min(decode).min(part(vram, need.vram.into()));
@@ -778,7 +802,7 @@ fn holds(need: &Need, limit: u64, engines: (u64, u64), vram: u64) -> Result<u64,
 
 fn fullness_after(room: &Room, need: &Need) -> u64 {
     // The exact engine doesn't matter for the comparison of devices: the totals do.
-    let part = |used: u64, limit: u64| if limit == 0 { 0 } else { used * 1_000_000 / limit };
+    let part = |used: u64, limit: u64| (used * 1_000_000).checked_div(limit).unwrap_or_default();
     let engines = room.encode().len() as u64 * u64::from(room.encode_limit);
     let used = engines.saturating_sub(room.encode_free().into()) + u64::from(need.encode_total);
     room.fullness().max(part(used, engines))

@@ -16,8 +16,8 @@ pub struct SessionId(pub u64);
 /// Why a session sits where it sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// Of the devices in use, the fullest of the preferred kind that takes the ladder.
-    Fullest,
+    /// A device in use takes it: the tightest of the first few that fit.
+    InUse,
     /// No device in use takes the ladder, so an idle one was opened.
     Opened,
     /// The device with the most room (policy `spread`).

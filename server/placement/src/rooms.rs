@@ -89,13 +89,9 @@ impl Room {
         self.encode().iter().map(|l| self.encode_limit.saturating_sub(*l)).sum()
     }
 
-    pub fn decode_free(&self) -> Share {
-        self.decode().iter().map(|l| self.decode_limit.saturating_sub(*l)).sum()
-    }
-
     /// The fullest of engines and memory, in millionths of its limit.
     pub fn fullness(&self) -> u64 {
-        let part = |used: u64, limit: u64| if limit == 0 { 0 } else { used * u64::from(WHOLE) / limit };
+        let part = |used: u64, limit: u64| (used * u64::from(WHOLE)).checked_div(limit).unwrap_or_default();
         let sum = |loads: &[Share]| loads.iter().copied().map(u64::from).sum::<u64>();
         let engines = |loads: &[Share], limit: Share| part(sum(loads), u64::from(limit) * loads.len() as u64);
         engines(self.encode(), self.encode_limit)
