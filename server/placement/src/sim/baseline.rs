@@ -3,9 +3,9 @@ use std::collections::HashMap;
 
 use super::workload::Class;
 use crate::cost::Need;
-use crate::device::Fleet;
+use crate::device::{Fleet, Share};
 use crate::reason::SessionId;
-use crate::rooms::{Headroom, Rooms, Seat};
+use crate::rooms::{Headroom, Room, Rooms, Seat};
 
 /// How a simple placer chooses among the devices that fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,23 @@ pub(super) struct Baseline {
     /// Needs by class and kind.
     needs: Vec<Vec<Option<Need>>>,
     order: Vec<usize>,
+    /// What the scans compare, by device: kind, encoder room, fullness, whether in use.
+    brief: Vec<Brief>,
     seats: HashMap<SessionId, Seat>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Brief {
+    kind: usize,
+    free: Share,
+    fullness: u64,
+    idle: bool,
+}
+
+impl Brief {
+    fn of(room: &Room) -> Self {
+        Self { kind: room.kind, free: room.encode_free(), fullness: room.fullness(), idle: room.ladders == 0 }
+    }
 }
 
 impl Baseline {
@@ -66,27 +82,42 @@ impl Baseline {
             let size = |d: &usize| sizes.get(*d).copied().unwrap_or_default();
             order.sort_by(|a, b| size(b).total_cmp(&size(a)));
         }
-        Self { how, rooms, needs, order, seats: HashMap::new() }
+        let brief = rooms.rooms.iter().map(Brief::of).collect();
+        Self { how, rooms, needs, order, brief, seats: HashMap::new() }
     }
 
     pub fn place(&mut self, session: SessionId, class: usize) -> bool {
         let Some(needs) = self.needs.get(class) else { return false };
-        let fits = |device: usize| {
-            let room = self.rooms.rooms.get(device)?;
-            let need = needs.get(room.kind)?.as_ref()?;
-            self.rooms.fit(device, need).ok().map(|seat| (room, seat))
-        };
-        let mut candidates = self.order.iter().filter_map(|d| fits(*d));
-        let seat = match self.how {
-            Simple::FirstFit | Simple::DeviceOrder => candidates.next(),
-            Simple::BestFit => candidates.min_by_key(|(r, s)| {
+        let mut best: Option<(u64, Seat)> = None;
+        for device in &self.order {
+            let Some(brief) = self.brief.get(*device) else { continue };
+            let Some(need) = needs.get(brief.kind).and_then(Option::as_ref) else { continue };
+            let Some(left) = brief.free.checked_sub(need.encode_total) else { continue };
+            let key = match self.how {
+                Simple::FirstFit | Simple::DeviceOrder => 0,
                 // Devices in use before idle ones, and of those the largest, which come first.
-                if r.ladders == 0 { u32::MAX } else { r.encode_free().saturating_sub(s.need.encode_total) }
-            }),
-            Simple::LeastLoaded => candidates.min_by_key(|(r, _)| r.fullness()),
-        };
-        let Some((_, seat)) = seat else { return false };
+                Simple::BestFit => {
+                    if brief.idle {
+                        u64::MAX
+                    } else {
+                        u64::from(left)
+                    }
+                }
+                Simple::LeastLoaded => brief.fullness,
+            };
+            if best.as_ref().is_some_and(|(least, _)| key >= *least) {
+                continue;
+            }
+            if let Ok(seat) = self.rooms.fit(*device, need) {
+                best = Some((key, seat));
+                if key == 0 {
+                    break;
+                }
+            }
+        }
+        let Some((_, seat)) = best else { return false };
         self.rooms.take(&seat);
+        self.note(seat.device);
         self.seats.insert(session, seat);
         true
     }
@@ -94,6 +125,13 @@ impl Baseline {
     pub fn release(&mut self, session: SessionId) {
         if let Some(seat) = self.seats.remove(&session) {
             self.rooms.give_back(&seat);
+            self.note(seat.device);
+        }
+    }
+
+    fn note(&mut self, device: usize) {
+        if let (Some(brief), Some(room)) = (self.brief.get_mut(device), self.rooms.rooms.get(device)) {
+            *brief = Brief::of(room);
         }
     }
 }
