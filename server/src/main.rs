@@ -4,6 +4,7 @@ mod channel;
 mod config;
 mod http;
 mod metrics;
+mod plan;
 mod serve;
 mod shutdown;
 mod supervisor;
@@ -35,6 +36,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell how many GPUs a workload needs, and what a session costs on them.
+    Plan(PlanArguments),
     /// Encode one session; started by the server.
     #[command(hide = true)]
     Worker,
@@ -61,6 +64,22 @@ struct ServeArguments {
     demo: bool,
 }
 
+#[derive(clap::Args)]
+struct PlanArguments {
+    /// What comes: ladders and sessions (TOML); configs/plan/workload.toml documents every key.
+    #[arg(long)]
+    workload: PathBuf,
+    /// What there is: devices with counts and prices (TOML); configs/plan/fleet.toml documents every key.
+    #[arg(long)]
+    fleet: PathBuf,
+    /// Write the charts there, as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Another draw of the same workload.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
@@ -75,6 +94,13 @@ fn main() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::Doctor { json } => doctor(json),
+        Command::Plan(a) => match plan::run(&a.workload, &a.fleet, a.html.as_deref(), a.seed) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(faults) => report(&faults),
+        },
         Command::Worker => engine::worker::run(),
         Command::DemoPublisher { video_port, audio_port } => {
             end_with_stdin();
