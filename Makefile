@@ -52,4 +52,4 @@ clean:
 # Glass-to-glass latency, rung switches and the publisher's return in Chromium: figures that a busy machine distorts.
 latency: build
 	@scripts/setup.sh test
-	cargo test --release -p e2e --locked --test browser -- --ignored --test-threads=1 --nocapture
+	cargo test --release -p e2e --locked --test browser -- --test-threads=1 --nocapture

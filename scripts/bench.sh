@@ -14,11 +14,14 @@ cargo bench --workspace --exclude e2e --locked 2>/dev/null | tee "$raw"
   echo "|---|---|---|"
   # Criterion prints the name, then time and throughput as [low middle high].
   awk '
-    /^[^ ].*time:/ { sub(/ *time:.*/, "", $0) }
     { line = $0 }
+    /^[A-Za-z].*\// && /time:/ { name = $0; sub(/ *time:.*/, "", name) }
     /^[A-Za-z].*\// && !/time:/ { name = $0; sub(/ +$/, "", name) }
     /time:/ { split(line, parts, /[][]/); split(parts[2], t, " "); time = t[3] " " t[4] }
     /thrpt:/ && !/change/ { split(line, parts, /[][]/); split(parts[2], t, " "); print "| " name " | " time " | " t[3] " " t[4] " |" }
   ' "$raw"
+  echo
+  # Benchmarks with a harness of their own print such lines.
+  sed -n 's/^FIGURE /- /p' "$raw"
 } >"$out"
 echo "written to $out"

@@ -24,8 +24,15 @@ const MAX_PART_SAMPLES: usize = 512;
 /// Bytes in a segment, 64 MiB: over 200 Mbit/s. Above it samples are dropped until the next segment.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;
 
+/// A picture this close to a cut begins its segment: cuts lie on whole milliseconds, and times are rounded.
+const CUT_TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
+
 /// Ticks a second of every video track.
 const VIDEO_TIMESCALE: u32 = 90_000;
+
+/// Segments of sound begin between two milliseconds, and dates are cut to whole ones; the cut differs from segment to
+/// segment. Dated this much early, sound is never laid behind its media (media_playlist.rs says why that matters).
+const AUDIO_DATED_EARLY: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000);
 
 /// Listed and retained segments, whatever their length: an hour of one-second segments, twice.
 const MAX_SEGMENTS: usize = 7200;
@@ -41,6 +48,13 @@ pub struct Rendition {
     init: Option<Arc<Init>>,
     /// The last video unit, its duration not yet known.
     held: Option<AccessUnit>,
+    /// The held unit's decode time as it came.
+    decoded: MediaTime,
+    /// How long after it is decoded the first picture of this stretch of the timeline is shown. Dates follow decode times at
+    /// this distance, so that they add up with durations; it is zero for sound.
+    lag: MediaDuration,
+    /// The longest such time of this segment's pictures, and of the segment's before it.
+    reorder: [MediaDuration; 2],
     /// Decode time of the next sample, in ticks; None before the first one and behind a discontinuity.
     cursor: Option<i64>,
     open: Option<Open>,
@@ -56,6 +70,8 @@ pub struct Rendition {
     end: Option<MediaTime>,
     next_msn: u64,
     frame_rate_milli: Option<u32>,
+    /// Flushed, and no segment begun since.
+    flushed: bool,
     ended: bool,
     dropped: u64,
     snapshot: Option<Arc<Snapshot>>,
@@ -80,6 +96,9 @@ impl Rendition {
             config: None,
             init: None,
             held: None,
+            decoded: MediaTime::ZERO,
+            lag: MediaDuration::ZERO,
+            reorder: [MediaDuration::ZERO; 2],
             cursor: None,
             open: None,
             open_bytes: 0,
@@ -91,6 +110,7 @@ impl Rendition {
             end: None,
             next_msn: 0,
             frame_rate_milli: None,
+            flushed: false,
             ended: false,
             dropped: 0,
             snapshot: None,
@@ -105,23 +125,30 @@ impl Rendition {
         self.cuts.push_back(cut);
         while self.cuts.len() > CUTS_AHEAD {
             self.place_held(None);
-            self.skip_cut();
+            self.skip_cut(None);
         }
     }
 
-    /// Takes the next unit in decode order, on the channel's timeline. A stall longer than a part becomes GAP parts.
-    pub fn push(&mut self, unit: AccessUnit) {
-        if self.ended || self.held.as_ref().is_some_and(|held| unit.dts <= held.dts) {
+    /// Takes the next unit in decode order, on the channel's timeline. A stall longer than two parts becomes GAP parts.
+    pub fn push(&mut self, mut unit: AccessUnit) {
+        if self.ended || (self.held.is_some() && unit.dts <= self.decoded) {
             self.dropped += 1;
             return;
         }
         let timescale = unit.config.timescale();
         let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
+        if unit.kind() == TrackKind::Video {
+            let came = unit.dts;
+            if !starts_anew && self.cursor.is_some() {
+                self.decode_behind_stall(&mut unit);
+            }
+            self.decoded = came;
+        }
         self.place_held((!starts_anew).then(|| self.next_boundary(&unit)));
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
             if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
-                self.skip_cut();
+                self.skip_cut(Some(&unit));
             } else if let Some(cut) = self.cuts.pop_front() {
                 self.begin_segment(cut, &unit);
             }
@@ -131,8 +158,11 @@ impl Rendition {
             return;
         }
         let Some(duration) = unit.duration else {
+            // A frame behind a short hole is shown early instead, and lasts longer.
             let at = unit.dts.ticks(timescale);
-            self.fill_gap(at, timescale);
+            if self.cursor.is_some_and(|cursor| at - cursor > self.rule.target.ticks(timescale)) {
+                self.fill_gap(at, timescale);
+            }
             self.cursor.get_or_insert(at);
             self.held = Some(unit);
             return;
@@ -155,9 +185,10 @@ impl Rendition {
     pub fn flush(&mut self) {
         self.place_held(None);
         while !self.cuts.is_empty() {
-            self.skip_cut();
+            self.skip_cut(None);
         }
         self.close_segment();
+        self.flushed = true;
     }
 
     /// The channel ended for good: flush, then EXT-X-ENDLIST.
@@ -199,30 +230,72 @@ impl Rendition {
         snapshot
     }
 
+    /// Gives a picture behind a stall a decode time behind it too. Where pictures are reordered, decode times come from the
+    /// pictures before: of the first one behind a stall it lies before the stall, and so would its segment begin there.
+    fn decode_behind_stall(&mut self, unit: &mut AccessUnit) {
+        let before = self.held.as_ref().map(|held| held.dts);
+        // What a picture's decode time is worth tells the next one.
+        if let Some(held) = self.held.as_ref().filter(|held| unit.dts - held.dts <= self.rule.target) {
+            self.reorder[0] = self.reorder[0].max(held.pts - held.dts);
+        }
+        let usual = self.reorder[0].max(self.reorder[1]).max(self.lag);
+        if unit.pts - unit.dts > usual && self.cuts.iter().any(|cut| reaches(unit, cut.at)) {
+            unit.dts = unit.pts - usual;
+        }
+        // Pictures that it was moved past follow at once, those from before the stall late.
+        if let Some(before) = before.filter(|before| unit.dts <= *before) {
+            unit.dts = before + MediaDuration::from_ticks(1, unit.config.timescale());
+            unit.pts = unit.pts.max(unit.dts);
+        }
+    }
+
     /// Where the held unit must end at the latest: at the next unit, or at a cut that lies in the hole before it.
     fn next_boundary(&self, unit: &AccessUnit) -> MediaTime {
         let held = self.held.as_ref().map_or(unit.pts, |held| held.pts);
-        let cut = self.cuts.iter().find(|cut| cut.at > held).map(|cut| cut.at - (unit.pts - unit.dts));
-        cut.map_or(unit.dts, |cut| cut.min(unit.dts))
+        let cut = self.cuts.iter().find(|cut| cut.at > held);
+        cut.map_or(unit.dts, |cut| self.begin_of(cut, unit).min(unit.dts))
     }
 
-    /// Gives the held unit its duration: up to the next unit, but not longer than a part may last.
+    /// The decode time at which the cut's segment begins: its own unit's, or that of a picture that would have been shown then.
+    fn begin_of(&self, cut: &Cut, unit: &AccessUnit) -> MediaTime {
+        let own = unit.pts - cut.at <= CUT_TOLERANCE;
+        cut.at - if own { unit.pts - unit.dts } else { self.lag }
+    }
+
+    /// Gives the held unit its duration: up to the next unit, but not longer than a part may last (A23).
     fn place_held(&mut self, next: Option<MediaTime>) {
         let Some(held) = self.held.take() else { return };
         let timescale = held.config.timescale();
         let start = *self.cursor.get_or_insert_with(|| held.dts.ticks(timescale));
         let longest = self.rule.target.ticks(timescale).max(1);
         let usual = self.samples.last().map_or(i64::from(timescale) / 30, |s| i64::from(s.duration));
-        let room = longest - self.samples_ticks;
         // The last frame of a session lasts as long as the one before it, or as the open part has room for.
+        let room = longest - self.samples_ticks;
         let last = if room > 0 { usual.min(room) } else { usual };
         let mut duration = next.map_or(last, |next| next.ticks(timescale) - start);
-        // After a stall the open part ends with this frame at its usual length, and a gap follows: stretched, it would no
-        // longer fit, and the part before it would be too short.
-        if duration > usual * 2 && duration > room {
+        // What the open part lacks to be long enough to end here (A24). A frame before a hole that fits nowhere gives that
+        // much of its time to the frame before it: shown late for once, and no part is missing.
+        let lacking = match self.samples.last() {
+            Some(_) => (longest * 86 / 100 - self.samples_ticks).max(0),
+            None => 0,
+        };
+        if duration > longest + lacking {
+            // A stall: the frame keeps its usual length, and GAP parts follow.
             duration = usual;
         }
+        if duration > room && lacking > 0 {
+            self.lengthen_last(lacking);
+            duration -= lacking;
+        }
         self.place(&held, duration.clamp(1, longest));
+    }
+
+    /// Shows the open part's last sample for so many ticks more.
+    fn lengthen_last(&mut self, ticks: i64) {
+        let (Some(last), Some(cursor)) = (self.samples.last_mut(), self.cursor.as_mut()) else { return };
+        last.duration = last.duration.saturating_add(u32::try_from(ticks).unwrap_or(0));
+        *cursor += ticks;
+        self.samples_ticks += ticks;
     }
 
     /// Adds a sample at the cursor; completes the open part before it or with it.
@@ -310,14 +383,21 @@ impl Rendition {
             TrackKind::Video => unit.dts.ticks(timescale),
             TrackKind::Audio => unit.pts.ticks(timescale),
         };
-        if !cut.discontinuity && unit.kind() == TrackKind::Video {
-            self.fill_gap(first.min((cut.at - (unit.pts - unit.dts)).ticks(timescale)), timescale);
+        let at = self.begin_of(&cut, unit).ticks(timescale);
+        if !cut.discontinuity && self.lacks(unit, at) {
+            self.fill_gap(first.min(at), timescale);
         }
         self.close_segment();
         if cut.discontinuity {
             self.cursor = None;
         }
-        let start = *self.cursor.get_or_insert(first);
+        if self.cursor.is_none() {
+            (self.lag, self.reorder) = (unit.pts - unit.dts, [MediaDuration::ZERO; 2]);
+        }
+        self.reorder = [MediaDuration::ZERO, self.reorder[0]];
+        // The cut lies on a whole millisecond, and so does the picture's first frame.
+        let early = unit.kind() == TrackKind::Video && (0..i64::from(timescale) / 1000).contains(&(first - at));
+        let start = *self.cursor.get_or_insert(if early { at } else { first });
         if self.config.as_ref() != Some(&unit.config) || self.init.is_none() {
             let Some(bytes) = init_segment(&unit.config) else { return };
             if self.init.as_ref().is_none_or(|init| init.bytes != bytes) {
@@ -325,32 +405,49 @@ impl Rendition {
             }
             self.config = Some(unit.config.clone());
         }
-        let pts = MediaTime::from_ticks(start, timescale) + (unit.pts - unit.dts);
-        self.open(cut, pts - cut.at);
+        self.open(cut, MediaTime::from_ticks(start, timescale) + self.lag - cut.at);
     }
 
-    /// The cut's time passed without a unit: its segment is a gap up to the next cut.
-    fn skip_cut(&mut self) {
+    /// True where the open segment lacks media between its last sample and `at`. Sound may end anywhere up to half a frame beside
+    /// the cut, and joins without a seam as long as it lies within one and a half of its time (see `push`).
+    fn lacks(&self, unit: &AccessUnit, at: i64) -> bool {
+        let frame = unit.duration.map_or(0, |duration| duration.ticks(unit.config.timescale()));
+        self.cursor.is_some_and(|cursor| (at - cursor) * 2 > frame * 3)
+    }
+
+    /// The cut's time passed without a unit: its segment is a gap up to the next cut, or to `unit`, which comes behind it.
+    fn skip_cut(&mut self, unit: Option<&AccessUnit>) {
         let Some(cut) = self.cuts.pop_front() else { return };
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
         let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
         let timescale = config.timescale();
-        let start = cut.at.ticks(timescale);
+        let ticks = |at: MediaTime| {
+            let at = at - self.lag;
+            unit.filter(|_| !cut.discontinuity).map_or(at, |unit| at.min(unit.dts)).ticks(timescale)
+        };
+        let start = ticks(cut.at);
+        let next = ticks(self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at));
         if !cut.discontinuity {
             self.fill_gap(start, timescale);
         }
         self.close_segment();
-        let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
         let begin = if cut.discontinuity { start } else { self.cursor.unwrap_or(start).max(start) };
         self.cursor = Some(begin);
-        self.open(cut, MediaDuration::ZERO);
-        self.fill_gap(next.ticks(timescale).max(begin + 1), timescale);
+        let begins = MediaTime::from_ticks(begin, timescale) + self.lag;
+        self.open(cut, begins - cut.at);
+        self.fill_gap(next.max(begin + 1), timescale);
     }
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
         let Some(init) = self.init.clone() else { return };
-        let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall: cut.wall.plus(late), init };
-        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO });
+        let early = match self.config.as_ref().map(|c| c.kind()) {
+            Some(TrackKind::Audio) => AUDIO_DATED_EARLY,
+            _ => MediaDuration::ZERO,
+        };
+        let wall = cut.wall.plus(late - early);
+        let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall, init };
+        let resumed = std::mem::take(&mut self.flushed);
+        self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO, resumed });
         self.open_bytes = 0;
         self.open_samples = 0;
         self.next_msn = cut.msn + 1;
@@ -366,7 +463,7 @@ impl Rendition {
             let rate = frame_rate(self.open_samples, open.duration.ticks(timescale), timescale);
             self.frame_rate_milli = rate.or(self.frame_rate_milli);
         }
-        let Open { head, parts, duration } = open;
+        let Open { head, parts, duration, .. } = open;
         self.window.add(Segment { head, duration, parts, gap }, &self.timing);
         self.snapshot = None;
     }
@@ -399,7 +496,7 @@ impl Window {
 fn reaches(unit: &AccessUnit, at: MediaTime) -> bool {
     let slack = match unit.duration {
         Some(duration) => MediaDuration(duration.0 / 2),
-        None => MediaDuration::from_millis(2),
+        None => CUT_TOLERANCE,
     };
     unit.pts + slack >= at
 }

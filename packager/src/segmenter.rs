@@ -19,8 +19,18 @@ pub struct Cut {
 /// A key frame is asked for this long before a cut is due: about a round trip and a frame.
 const KEY_FRAME_LEAD: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
 
-/// How far PROGRAM-DATE-TIME may be corrected at an ordinary cut; a larger error is worked off over several segments (A16).
-const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+/// PROGRAM-DATE-TIME follows the capture clock at ordinary cuts in these steps (A16): forward by one millisecond, 500 ppm, more
+/// than any crystal needs; backward only once it is wrong by a whole long step; and in long steps where it never was right.
+///
+/// Players compare dates of different segments (hls.js: one playlist's middle with another's first) to lay picture and sound
+/// of all renditions on one timeline. Dates that grow less than the segments' durations put a rendition later than its media
+/// is, and hls.js then waits seconds for a segment that it believes to have.
+const CLOCK_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000);
+const CLOCK_LONG_STEP: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
+
+/// Pictures are reordered by less than this, else there was a stall between them: five at 15 frames a second.
+const REORDER: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 3);
 
 /// Comparisons with the segment target forgive the noise of a capture clock.
 const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
@@ -34,7 +44,10 @@ pub struct Segmenter {
     last_key: Option<MediaTime>,
     /// Distance of the last two key frames.
     gop: Option<MediaDuration>,
+    /// The latest presentation time so far.
     previous: Option<MediaTime>,
+    /// How far behind it pictures of this segment came: what a segment without a key frame shows before its first picture.
+    reorder: MediaDuration,
     discontinuity: bool,
     clock: Option<ClockMap>,
     applied: Option<ClockMap>,
@@ -51,6 +64,7 @@ impl Segmenter {
             last_key: None,
             gop: None,
             previous: None,
+            reorder: MediaDuration::ZERO,
             discontinuity: false,
             clock: None,
             applied: None,
@@ -69,7 +83,7 @@ impl Segmenter {
     }
 
     /// Shows the leading track's next unit, in decode order. Call it until it returns None: after a stall there are
-    /// segments without media to cut first. A cut at `pts` begins with this unit.
+    /// segments without media to cut first. A cut less than a millisecond before `pts` begins with this unit.
     pub fn on_unit(&mut self, pts: MediaTime, key: bool) -> Option<Cut> {
         let Some(start) = self.start.filter(|_| !self.discontinuity) else {
             if !key {
@@ -89,7 +103,10 @@ impl Segmenter {
             let in_hole = self.previous.is_none_or(|previous| previous < target);
             return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
         }
-        let step = self.previous.replace(pts).map_or(MediaDuration::ZERO, |p| pts - p);
+        // From one picture shown later than all before it to the next: a reordered one tells nothing, and begins no segment.
+        let latest = self.previous.map_or(pts, |previous| previous.max(pts));
+        self.reorder = self.reorder.max(latest - pts).min(REORDER);
+        let step = self.previous.replace(latest).map_or(MediaDuration::ZERO, |previous| latest - previous);
         if key {
             if let Some(last) = self.last_key.filter(|last| *last < pts) {
                 self.gop = Some(pts - last);
@@ -97,14 +114,17 @@ impl Segmenter {
             self.last_key = Some(pts);
             let next_key = elapsed + self.gop.unwrap_or(elapsed);
             let due = elapsed + TOLERANCE >= self.timing.settings.segment_target;
-            if elapsed.is_positive() && (due || next_key > self.timing.longest_segment()) {
+            if elapsed >= CLOCK_STEP && (due || next_key > self.timing.longest_segment()) {
                 return Some(self.cut(pts, false));
             }
             return None;
         }
-        if elapsed + step > self.timing.longest_segment() {
+        if step.is_positive() && elapsed + step > self.timing.longest_segment() {
             self.cut_without_key = true;
-            return Some(self.cut(pts, false));
+            let earlier = self.reorder;
+            let cut = self.cut(pts, false);
+            self.start = Some(cut.at - earlier);
+            return Some(cut);
         }
         None
     }
@@ -126,12 +146,15 @@ impl Segmenter {
         self.next_msn
     }
 
+    /// Segments begin at whole milliseconds: dates have no finer unit (A15), and must add up with the durations.
     fn cut(&mut self, at: MediaTime, discontinuity: bool) -> Cut {
+        let at = MediaTime(at.0 - at.0.rem_euclid(CLOCK_STEP.0));
         let wall = self.wall(at, discontinuity);
         let cut = Cut { msn: self.next_msn, at, discontinuity, wall };
         self.next_msn += 1;
         self.start = Some(at);
         self.discontinuity = false;
+        self.reorder = MediaDuration::ZERO;
         if self.previous.is_none_or(|p| p < at) || discontinuity {
             self.previous = Some(at);
         }
@@ -144,11 +167,16 @@ impl Segmenter {
         let predicted = self.applied.map(|map| map.wall_of(at));
         let wall = match (wanted, predicted) {
             (Some(wanted), Some(predicted)) if !discontinuity => {
-                let step = CLOCK_STEP.micros();
-                WallTime(predicted.0 + (wanted.0 - predicted.0).clamp(-step, step))
+                let (step, long) = (CLOCK_STEP.micros(), CLOCK_LONG_STEP.micros());
+                WallTime(match wanted.0 - predicted.0 {
+                    error if error > CLOCK_WRONG.micros() => predicted.0 + long,
+                    error if error < -long => predicted.0 - long,
+                    error if error >= step => predicted.0 + step,
+                    _ => predicted.0,
+                })
             }
-            (Some(wall), _) | (None, Some(wall)) => wall,
-            (None, None) => WallTime(at.micros()),
+            (Some(wall), _) | (None, Some(wall)) => WallTime(wall.millis() * 1000),
+            (None, None) => WallTime(at.millis() * 1000),
         };
         self.applied = Some(ClockMap { media: at, wall });
         wall
@@ -228,11 +256,22 @@ mod tests {
         let wall = WallTime(1_000_000_000);
         segmenter.clock(ClockMap { media: MediaTime::ZERO, wall });
         assert_eq!(segmenter.on_unit(MediaTime::ZERO, true).map(|c| c.wall), Some(wall));
-        segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: WallTime(wall.0 + 250_000) });
-        let walls: Vec<_> = (1..=4)
-            .filter_map(|n| segmenter.on_unit(MediaTime::from_millis(n * 2000), true))
-            .map(|c| c.wall.0 - wall.0 - c.at.micros())
-            .collect();
-        assert_eq!(walls, [100_000, 200_000, 250_000, 250_000]);
+        let mut at = 0;
+        let mut walls = |segmenter: &mut Segmenter, late: i64| {
+            segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: WallTime(wall.0 + late) });
+            let cuts = (0..3).filter_map(|_| {
+                at += 2000;
+                segmenter.on_unit(MediaTime::from_millis(at), true)
+            });
+            cuts.map(|c| c.wall.0 - wall.0 - c.at.micros()).collect::<Vec<_>>()
+        };
+        assert_eq!(walls(&mut segmenter, 2_500), [1_000, 2_000, 2_000]);
+        assert_eq!(
+            walls(&mut segmenter, -50_000),
+            [2_000, 2_000, 2_000],
+            "never backward for the noise of the estimate"
+        );
+        assert_eq!(walls(&mut segmenter, -150_000), [-98_000, -98_000, -98_000]);
+        assert_eq!(walls(&mut segmenter, 5_000_000), [2_000, 102_000, 202_000]);
     }
 }

@@ -53,6 +53,15 @@ impl PartRule {
         let aim = whole_frames(part_aim, frame);
         Self { aim, target: round_up(aim, 10) }
     }
+
+    /// For a rendition that the channel did not have when its PART-HOLD-BACK was set: never more than a third of it (A21).
+    pub fn within(self, timing: &ChannelTiming) -> Self {
+        let most = MediaDuration(timing.part_hold_back.0 / 3);
+        if self.target <= most {
+            return self;
+        }
+        Self { aim: self.aim.min(MediaDuration(most.0 / 105 * 100)), target: most }
+    }
 }
 
 impl ChannelTiming {
@@ -77,7 +86,7 @@ impl ChannelTiming {
     }
 
     /// The longest segment that still rounds to TARGETDURATION, with a margin for the rounding of audio to frames.
-    pub(crate) fn longest_segment(&self) -> MediaDuration {
+    pub fn longest_segment(&self) -> MediaDuration {
         self.target() + MediaDuration::from_millis(450)
     }
 }
@@ -132,6 +141,18 @@ mod tests {
         let rule = PartRule::audio(ms(100), frame);
         assert_eq!(rule.aim, MediaDuration::from_ticks(5 * 1024, 48_000));
         assert_eq!(rule.target, MediaDuration::from_micros(106_670));
+    }
+
+    /// A21: a rendition that comes later keeps the channel's promise.
+    #[test]
+    fn a21_a_late_rendition_has_no_longer_parts_than_the_hold_back_allows() {
+        let settings = HlsSettings { part_aim: ms(200), segment_target: ms(2000), window: ms(24_000) };
+        let timing = ChannelTiming::new(settings, &[ms(200)]);
+        let late = PartRule::video(ms(200), None).within(&timing);
+        assert_eq!(late.target, ms(200));
+        assert!(late.aim < late.target && late.aim.0 * 100 > late.target.0 * 85);
+        let fits = PartRule::audio(ms(200), MediaDuration::from_ticks(1024, 48_000));
+        assert_eq!(fits.within(&timing), fits);
     }
 
     /// A21, A22: hold-backs follow the longest part target and TARGETDURATION.

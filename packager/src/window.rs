@@ -50,6 +50,8 @@ pub(crate) struct Open {
     pub head: Head,
     pub parts: Vec<Part>,
     pub duration: MediaDuration,
+    /// The one before was completed without it, when its publisher went.
+    pub resumed: bool,
 }
 
 /// The state of a rendition, shared by `Arc`.
@@ -205,8 +207,9 @@ impl Snapshot {
         if self.ended {
             return Reload::Now;
         }
-        // The segment being made: with no part yet, it is the one after the last complete segment.
-        let current = self.open.as_ref().map_or(self.next_msn, |open| open.head.msn);
+        // The first segment that the playlist does not name as a whole.
+        let open = self.open.as_ref().map_or(self.next_msn, |open| open.head.msn);
+        let current = open - u64::from(self.last_is_unnamed());
         if msn > current + 1 {
             return Reload::Refuse("_HLS_msn is too far ahead");
         }
@@ -219,7 +222,7 @@ impl Snapshot {
             Some(count) if part >= count => (msn + 1, 0),
             _ => (msn, part),
         };
-        if msn < current {
+        if msn < open {
             return Reload::Now;
         }
         let present = match &self.open {
@@ -278,6 +281,14 @@ impl Snapshot {
         let heads = self.listed.iter().chain(&self.retained).map(|s| &s.head);
         let mut heads = heads.chain(self.open.iter().map(|o| &o.head));
         heads.find(|h| h.init.msn == msn).map(|h| h.init.bytes.clone())
+    }
+
+    /// The last complete segment stands in the playlist by its parts alone until the next one's first part does. A player that
+    /// still fetches the last part but one when the whole segment is named may take the last part, when it is short, for
+    /// loaded: hls.js then fetches nothing for seconds. What was named when a publisher went stays named (A6).
+    pub(crate) fn last_is_unnamed(&self) -> bool {
+        let begun = self.open.as_ref().is_some_and(|open| open.parts.is_empty() && !open.resumed);
+        begun && !self.ended && self.listed.last().is_some_and(|last| !last.gap)
     }
 
     /// The part that EXT-X-PRELOAD-HINT names: the open segment's next one, or the next segment's first when the open one

@@ -2,6 +2,7 @@
 
 mod channel;
 mod config;
+mod doctor;
 mod http;
 mod metrics;
 mod plan;
@@ -30,7 +31,7 @@ enum Command {
     Serve(ServeArguments),
     /// List everything that is wrong in a configuration file.
     CheckConfig { file: PathBuf },
-    /// Tell what this host has and lacks for decoding and encoding.
+    /// Tell what this host has and lacks for decoding and encoding, and how to mend it; fails if anything is broken.
     Doctor {
         /// As JSON, for programs.
         #[arg(long)]
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
             }
             Err(faults) => report(&faults),
         },
-        Command::Doctor { json } => doctor(json),
+        Command::Doctor { json } => doctor::run(json),
         Command::Plan(a) => match plan::run(&a.workload, &a.fleet, a.html.as_deref(), a.seed) {
             Ok(text) => {
                 print!("{text}");
@@ -118,25 +119,6 @@ fn report(faults: &[Fault]) -> ExitCode {
         if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) }
     );
     ExitCode::FAILURE
-}
-
-fn doctor(json: bool) -> ExitCode {
-    let findings = engine::probe::examine();
-    let well = findings.iter().all(|f| f.ok);
-    if json {
-        match serde_json::to_string_pretty(&findings) {
-            Ok(text) => println!("{text}"),
-            Err(e) => eprintln!("error: {e}"),
-        }
-    } else {
-        for f in &findings {
-            println!("{} {}: {}", if f.ok { "ok     " } else { "MISSING" }, f.subject, f.detail);
-            if let Some(remedy) = &f.remedy {
-                println!("        {remedy}");
-            }
-        }
-    }
-    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Ends the process when standard input does: the server holds the other end, so the publisher cannot outlive it, not

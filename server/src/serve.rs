@@ -186,10 +186,19 @@ async fn publish_demo(options: DemoOptions) {
     }
 }
 
+/// The WebRTC stack logs each unknown handshake extension as a warning and each state change as news; the session's own events
+/// tell operators the same once. Levels below info, and filters, are taken as they are.
+fn filter_of(level: &str) -> String {
+    match level {
+        "info" | "warn" => format!("{level},rtc=warn,rtc_ice=warn,rtc_dtls=error"),
+        level => level.to_owned(),
+    }
+}
+
 fn start_logging(config: &Config) {
     let filter = match std::env::var("RUST_LOG").ok().filter(|v| !v.is_empty()).map(EnvFilter::try_new) {
         Some(Ok(filter)) => filter,
-        Some(Err(_)) | None => EnvFilter::new(&config.log.level),
+        Some(Err(_)) | None => EnvFilter::new(filter_of(&config.log.level)),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if config.log.json {

@@ -2,6 +2,7 @@
 //! is burned into it as a bar code, so moving pictures and latency are measured, not believed.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use e2e::clients::{VENV_PYTHON, browser, ffmpeg_plays};
@@ -40,15 +41,16 @@ fn check_smooth(seen: &Value) {
     assert!(number("audioBytes") > 0.0, "no sound: {seen}");
 }
 
-/// Prints the figure and holds it to the product's goal.
+/// Prints the figure, past the harness which keeps the output of tests that pass, and holds it to the product's goal.
 fn check_latency(what: &str, seen: &Value, goal_ms: f64) {
     let p50 = seen["p50"].as_f64().unwrap();
-    println!("FIGURE glass to glass, {what}: p50 {p50} ms, p95 {} ms (goal: p50 ≤ {goal_ms} ms)", seen["p95"]);
+    let p95 = &seen["p95"];
+    let figure = format!("FIGURE glass to glass, {what}: p50 {p50} ms, p95 {p95} ms (goal: p50 ≤ {goal_ms} ms)\n");
+    std::io::stderr().write_all(figure.as_bytes()).unwrap();
     assert!(p50 <= goal_ms, "{what}: p50 {p50} ms: {seen}");
 }
 
 #[tokio::test]
-#[ignore = "known defect: hls.js sometimes stalls once while it joins a WHIP channel and stays seconds behind; run by make latency"]
 async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
     if !have_browser() {
         return;
@@ -61,7 +63,6 @@ async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
 }
 
 #[tokio::test]
-#[ignore = "known defect: hls.js sometimes stalls once while it joins a WHIP channel and stays seconds behind; run by make latency"]
 async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
     if !have_browser() {
         return;
@@ -84,7 +85,6 @@ async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
 }
 
 #[tokio::test]
-#[ignore = "known defect: hls.js sometimes stalls once while it joins a WHIP channel and stays seconds behind; run by make latency"]
 async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
     if !have_browser() {
         return;

@@ -192,7 +192,8 @@ fn mp4a(config: &AacConfig) -> mp4::Codec {
         avg_bitrate: 0,
         dec_specific: Some(dec_specific),
     };
-    let es_desc = mp4::esds::EsDescriptor { es_id: 1, dec_config, ..Default::default() };
+    // Zero in a file: the track's number stands for it (ISO 14496-14, 4.1.2).
+    let es_desc = mp4::esds::EsDescriptor { es_id: 0, dec_config, ..Default::default() };
     mp4::Mp4a {
         audio: audio_entry(config.channels, config.sample_rate),
         esds: mp4::Esds { es_desc },

@@ -64,10 +64,12 @@ pub(crate) fn media_playlist(snapshot: &Snapshot, skip: bool, reports: &[Report]
         if index < skipped {
             continue;
         }
+        let last = index + 1 == snapshot.listed.len();
         let entry = Entry {
             head: &segment.head,
             parts: if within_reach { &segment.parts } else { &[] },
-            complete: Some(Complete { duration: segment.duration, gap: segment.gap }),
+            complete: (!(last && snapshot.last_is_unnamed()))
+                .then_some(Complete { duration: segment.duration, gap: segment.gap }),
         };
         write_entry(&mut out, &entry, previous_init);
     }
@@ -117,7 +119,7 @@ fn write_entry(out: &mut String, entry: &Entry<'_>, previous_init: Option<u64>) 
     }
     let _ = writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", head.wall);
     for (index, part) in entry.parts.iter().enumerate() {
-        let _ = write!(out, "#EXT-X-PART:DURATION={},URI=\"{}.{index}.m4s\"", Seconds(part.duration), head.msn);
+        let _ = write!(out, "#EXT-X-PART:DURATION={},URI=\"{}.{index}.m4s\"", Length(part.duration), head.msn);
         if part.independent {
             out.push_str(",INDEPENDENT=YES");
         }
@@ -130,7 +132,21 @@ fn write_entry(out: &mut String, entry: &Entry<'_>, previous_init: Option<u64>) 
         if complete.gap {
             out.push_str("#EXT-X-GAP\n");
         }
-        let _ = writeln!(out, "#EXTINF:{},\n{}.m4s", Seconds(complete.duration), head.msn);
+        let _ = writeln!(out, "#EXTINF:{},\n{}.m4s", Length(complete.duration), head.msn);
+    }
+}
+
+/// Parts and segments are listed this much shorter than they are. Players add durations up to find where the next ones begin;
+/// laid a microsecond behind the end of what is buffered, hls.js takes them for what it has and waits for seconds.
+const UNDERSTATED: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 100_000);
+
+/// Duration of media in seconds with five decimals, rounded down and understated.
+struct Length(MediaDuration);
+
+impl std::fmt::Display for Length {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ten_micros = (self.0.0 / UNDERSTATED.0 - 1).max(1);
+        write!(f, "{}.{:05}", ten_micros / 100_000, ten_micros % 100_000)
     }
 }
 

@@ -57,7 +57,7 @@ fn main() {
     let launch = children_cpu() - before;
     let per_second = |cpu: f64| cpu / f64::from(SECONDS);
     println!(
-        "1080p30 -> 720p, 480p, 360p veryfast: engine {:.3} CPU s per second, bare pipeline {:.3}, ratio {:.2}",
+        "FIGURE 1080p30 -> 720p, 480p, 360p veryfast: engine {:.3} CPU s per second, bare pipeline {:.3}, ratio {:.2}",
         per_second(engine),
         per_second(launch),
         engine / launch

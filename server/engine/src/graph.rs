@@ -4,8 +4,9 @@
 //! appsrc ! decoder ! tee ! (queue ! scaler ! caps ! encoder ! appsink) per rung
 //! appsrc ! decoder ! audioconvert ! audioresample ! audiorate ! AAC encoder ! appsink
 //! ```
-//! There is no parser before the decoder: the depacketizer has framed the units and the gate has bounded them, and each
-//! C parser less is one less that meets outside data.
+//! Which decoder, scaler and encoder, and in whose memory, is for `backend` to say. There is no parser before the
+//! software decoder: the depacketizer has framed the units and the gate has bounded them, and each C parser less is one
+//! less that meets outside data. Hardware decoders do not go without one.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,11 @@ use gstreamer_video as gst_video;
 use media::{AacConfig, MediaDuration, MediaTime, TrackConfig};
 
 use crate::avc;
-use crate::backend::{AacEncoder, Backend, BackendError, make};
+use crate::backend::realize::{self, BackendError, make};
+use crate::backend::{
+    self, AacEncoder, Choice, Codec, GraphPlan, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
+};
+use crate::probe::devices;
 use crate::protocol::{MAX_UNIT, Start, Stats, Unit};
 use crate::spec::{AudioRung, VideoRung};
 use crate::timeline::{AudioTimeline, Decimator, RateGauge, VideoTimeline};
@@ -297,21 +302,67 @@ fn build_video(
     output: &Output,
     counters: &Arc<Counters>,
 ) -> Result<VideoInput, GraphError> {
-    let backend = Backend::choose()?;
+    let (plan, rungs) = lay_out(start)?;
     let source = input("video-input", VIDEO_QUEUE);
-    let decoder = backend.decoder()?;
+    let decoder = realize::element(&plan.decoder)?;
     let tee = make("tee")?;
-    pipeline.add_many([source.upcast_ref(), &decoder, &tee])?;
-    gst::Element::link_many([source.upcast_ref(), &decoder, &tee])?;
+    let mut chain: Vec<gst::Element> = vec![source.clone().upcast()];
+    if let Some(parser) = &plan.parser {
+        chain.push(realize::element(parser)?);
+    }
+    chain.push(decoder.clone());
+    if let Some(caps) = realize::memory_caps(plan.memory) {
+        // Without it a decoder that sees no encoder yet, behind tee and queues, would choose plain memory.
+        let filter = make("capsfilter")?;
+        filter.set_property("caps", caps);
+        chain.push(filter);
+    }
+    chain.push(tee.clone());
+    pipeline.add_many(&chain)?;
+    gst::Element::link_many(&chain)?;
     let timeline = Arc::new(Mutex::new(VideoTimeline::default()));
     let forced = Arc::new(Mutex::new(BTreeSet::new()));
     count_into(&decoder, "sink", counters, |c| &c.consumed);
     force_keys(&decoder, &timeline, &forced, start, counters);
-    for (track, rung) in start.spec.video.iter().enumerate() {
-        let track = u8::try_from(track).unwrap_or(u8::MAX);
-        build_rung(pipeline, &tee, backend, rung, track, &timeline, output)?;
+    for branch in &plan.rungs {
+        let (Some(rung), Some(request)) = (start.spec.video.get(branch.index), rungs.get(branch.index)) else {
+            continue;
+        };
+        build_rung(pipeline, &tee, branch, rung, request, &timeline, output)?;
     }
     Ok(VideoInput { source, timeline, forced, config: None, sets_due: true })
+}
+
+/// The back end for the session, on the device that its worker was given.
+fn lay_out(start: &Start) -> Result<(GraphPlan, Vec<RungRequest>), BackendError> {
+    let (major, minor, ..) = gst::version();
+    let series = Series::of(major, minor).ok_or(BackendError::Version(major, minor))?;
+    let rungs: Vec<RungRequest> = start.spec.video.iter().map(request).collect();
+    let device = start.device.as_ref().and_then(devices::find);
+    // The parent knows which rungs there are: where it was to shorten the ladder it has done so.
+    let policy = match start.device.as_ref().map(|d| d.policy) {
+        None | Some(Policy::Cpu) => Policy::Cpu,
+        Some(Policy::GpuOnly | Policy::Shorten) => Policy::GpuOnly,
+    };
+    let choice: Choice = backend::choose(policy, Codec::H264, &rungs, device.as_ref(), realize::software_encoder())?;
+    if start.device.is_some() {
+        let reasons: Vec<String> = choice.fallen_back.iter().map(ToString::to_string).collect();
+        let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+        eprintln!("back end {}{because}", choice.name());
+    }
+    Ok((backend::plan(&choice, series, &rungs), rungs))
+}
+
+fn request(rung: &VideoRung) -> RungRequest {
+    RungRequest {
+        codec: Codec::H264,
+        width: rung.width,
+        height: rung.height,
+        bitrate: rung.bitrate,
+        preset: Preset::parse_or_usual(&rung.preset),
+        tune: rung.tune,
+        keys: backend::KeyPolicy::Forced,
+    }
 }
 
 /// Before the tee: skips what was delivered before a restart and sends one key-unit event ahead of each forced picture,
@@ -364,26 +415,33 @@ fn force_keys(
 fn build_rung(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
-    backend: Backend,
+    plan: &RungPlan,
     rung: &VideoRung,
-    track: u8,
+    request: &RungRequest,
     timeline: &Arc<Mutex<VideoTimeline>>,
     output: &Output,
 ) -> Result<(), GraphError> {
+    let track = u8::try_from(plan.index).unwrap_or(u8::MAX);
     let queue = make("queue")?;
     queue.set_property("max-size-buffers", RAW_QUEUE);
     queue.set_property("max-size-bytes", 0u32);
     queue.set_property("max-size-time", 0u64);
-    let scaler = backend.scaler()?;
+    let scaler = realize::element(&plan.scaler)?;
     let caps = make("capsfilter")?;
-    caps.set_property("caps", backend.raw_caps(rung));
-    let encoders = backend.encoder(rung)?;
+    caps.set_property("caps", realize::scaled_caps(plan, request, plan.memory));
+    let encoder = realize::element(&plan.encoder)?;
     let sink = output_sink(
         &gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build(),
         video_samples(rung, track, timeline, output),
     );
-    let mut chain = vec![queue.clone(), scaler.clone(), caps.clone()];
-    chain.extend(encoders.iter().cloned());
+    let mut chain = vec![queue.clone(), scaler, caps.clone()];
+    if let Some(download) = &plan.download {
+        chain.push(realize::element(download)?);
+    }
+    chain.push(encoder.clone());
+    if let Some(parser) = &plan.parser {
+        chain.push(realize::element(parser)?);
+    }
     chain.push(sink.upcast());
     pipeline.add_many(&chain)?;
     tee.link(&queue)?;
@@ -395,9 +453,7 @@ fn build_rung(
     if let Some(pad) = caps.static_pad("src") {
         pin_colorimetry(&pad, &caps);
     }
-    if let Some(encoder) = encoders.first() {
-        correct_bitrate(encoder, backend, rung.bitrate);
-    }
+    correct_bitrate(&encoder, plan.rate, rung.bitrate);
     Ok(())
 }
 
@@ -464,7 +520,7 @@ fn pin_colorimetry(pad: &gst::Pad, filter: &gst::Element) {
 }
 
 /// Keeps the bit rate of a second what it should be when the source's real rate is not the nominal one.
-fn correct_bitrate(encoder: &gst::Element, backend: Backend, bitrate: u32) {
+fn correct_bitrate(encoder: &gst::Element, rate: RateUnit, bitrate: u32) {
     let Some(pad) = encoder.static_pad("sink") else { return };
     let gauge: Mutex<Option<RateGauge>> = Mutex::new(None);
     let encoder = encoder.downgrade();
@@ -472,13 +528,13 @@ fn correct_bitrate(encoder: &gst::Element, backend: Backend, bitrate: u32) {
         let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
         let mut gauge = lock(&gauge);
         let gauge = gauge.get_or_insert_with(|| {
-            let rate = pad.current_caps().and_then(|c| c.structure(0)?.get::<gst::Fraction>("framerate").ok());
+            let told = pad.current_caps().and_then(|c| c.structure(0)?.get::<gst::Fraction>("framerate").ok());
             let of = |v: i32| u32::try_from(v).unwrap_or(0);
-            RateGauge::new(rate.map_or(NOMINAL_RATE, |r| (of(r.numer()), of(r.denom()))))
+            RateGauge::new(told.map_or(NOMINAL_RATE, |r| (of(r.numer()), of(r.denom()))))
         });
         if let (Some(percent), Some(encoder)) = (gauge.picture(pts.nseconds()), encoder.upgrade()) {
             let bits = u64::from(bitrate).saturating_mul(percent) / 100;
-            backend.set_bitrate(&encoder, u32::try_from(bits).unwrap_or(u32::MAX));
+            realize::set_bitrate(&encoder, rate, u32::try_from(bits).unwrap_or(u32::MAX));
         }
         gst::PadProbeReturn::Ok
     });

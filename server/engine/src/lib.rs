@@ -5,7 +5,7 @@
 //! loop) -> `graph` (decode once, encode N times) -> `protocol` -> `parent` (each unit once, in order).
 
 pub mod avc;
-mod backend;
+pub mod backend;
 pub mod demo;
 mod feed;
 mod graph;
@@ -20,4 +20,4 @@ pub mod worker;
 
 pub use parent::{Engine, EngineEvent, EngineInput, EngineOptions};
 pub use resolve::{RungRequest, resolve};
-pub use spec::{AudioRung, LadderSpec, VideoRung};
+pub use spec::{AudioRung, LadderSpec, OnDevice, VideoRung};

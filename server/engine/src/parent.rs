@@ -17,10 +17,11 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::backend::Family;
 use crate::feed::{Feed, Resume};
 use crate::protocol::{self, Message, Start, TRACK_AUDIO, TRACK_VIDEO, Unit};
 use crate::restart::{RestartPolicy, Verdict};
-use crate::spec::LadderSpec;
+use crate::spec::{LadderSpec, OnDevice};
 
 /// Encoded units on their way to the session, all renditions together: about 2 s of four renditions at 60 fps. When
 /// full, the worker is not read from, and its input queue decides what to drop.
@@ -88,6 +89,11 @@ struct Shared {
 impl Engine {
     /// Must be called within a tokio runtime. A program that cannot be started shows as `Failed` after its retries.
     pub fn start(spec: LadderSpec, options: EngineOptions) -> std::io::Result<Self> {
+        Self::start_on(spec, options, None)
+    }
+
+    /// As [`Engine::start`], with the session's video on a GPU; `None`: on the CPU.
+    pub fn start_on(spec: LadderSpec, options: EngineOptions, device: Option<OnDevice>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
         let (events_in, events) = mpsc::channel(MAX_EVENTS);
         let (alive, gone) = oneshot::channel();
@@ -98,7 +104,7 @@ impl Engine {
             pid: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
         });
-        let supervisor = Supervisor { shared: shared.clone(), spec, options, events: events_in };
+        let supervisor = Supervisor { shared: shared.clone(), spec, options, device, events: events_in };
         runtime.spawn(supervisor.run(gone));
         Ok(Self { events, shared, _alive: alive })
     }
@@ -142,6 +148,7 @@ struct Supervisor {
     shared: Arc<Shared>,
     spec: LadderSpec,
     options: EngineOptions,
+    device: Option<OnDevice>,
     events: mpsc::Sender<EngineEvent>,
 }
 
@@ -197,7 +204,7 @@ impl Supervisor {
     }
 
     async fn one_life(&self, resume: Resume, gone: &mut oneshot::Receiver<()>) -> Ended {
-        let (mut child, socket) = match spawn(&self.options.program).await {
+        let (mut child, socket) = match spawn(&self.options.program, self.device.as_ref()).await {
             Ok(started) => started,
             Err(e) => {
                 let reason = format!("{} cannot be started: {e}", self.options.program.display());
@@ -264,6 +271,7 @@ impl Supervisor {
             spec: self.spec.clone(),
             audio_origin: resume.audio_origin.map(|t| t.0),
             resume: resume.delivered.iter().map(|t| t.map(|t| t.0)).collect(),
+            device: self.device.clone(),
         };
         protocol::encode(&Message::Start(start), &mut buffer).map_err(std::io::Error::other)?;
         writer.write_all(&buffer).await?;
@@ -430,7 +438,7 @@ type SpawnRequest = (Command, tokio::runtime::Handle, std::os::unix::net::UnixSt
 
 /// Starts `PROGRAM worker` with one end of a socket pair as its standard input. The parent-death signal that the worker
 /// asks for is tied to the thread that started it, so one thread that lives as long as the process starts them all.
-async fn spawn(program: &std::path::Path) -> Spawned {
+async fn spawn(program: &std::path::Path, device: Option<&OnDevice>) -> Spawned {
     static SPAWNER: OnceLock<std_mpsc::Sender<SpawnRequest>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests_in, requests) = std_mpsc::channel::<SpawnRequest>();
@@ -456,11 +464,30 @@ async fn spawn(program: &std::path::Path) -> Spawned {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    // A worker parses what strangers sent; it must not hold what opens the API.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().ends_with("_TOKEN")) {
+        command.env_remove(name);
+    }
+    if let Some(device) = device {
+        command.envs(environment(device)).env_remove("GST_USE_NV_STATELESS_CODEC");
+    }
     let (answer_in, answer) = oneshot::channel();
     spawner
         .send((command, tokio::runtime::Handle::current(), ours, answer_in))
         .map_err(|_| std::io::Error::other("the thread that starts workers is gone"))?;
     answer.await.map_err(std::io::Error::other)?
+}
+
+/// What a worker on a GPU finds in its environment. It sees that GPU alone: the elements' names are plain there, one CUDA
+/// context serves it, and GStreamer's start does not touch the others. GStreamer keeps a list of the elements that it
+/// found and never asks the driver again; the list is therefore the device's own.
+fn environment(device: &OnDevice) -> Vec<(&'static str, std::ffi::OsString)> {
+    if device.family != Family::Nvidia {
+        return Vec::new();
+    }
+    let name: String = device.id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    let registry = crate::probe::cache_folder().join("fishladder").join(format!("registry-{name}.bin"));
+    vec![("CUDA_VISIBLE_DEVICES", device.id.clone().into()), ("GST_REGISTRY", registry.into())]
 }
 
 /// A worker's standard error as our log: bounded lines, bounded rate.
@@ -492,4 +519,20 @@ async fn forward_log(stderr: ChildStderr, pid: u32) {
 /// Text of a process that decodes outside data: no control characters into logs and pages.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LOG_LINE as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Policy;
+
+    #[test]
+    fn a_worker_on_a_gpu_sees_it_alone_and_keeps_its_own_list_of_elements() {
+        let on = |family, id: &str| OnDevice { family, id: id.into(), policy: Policy::GpuOnly };
+        let got = environment(&on(Family::Nvidia, "GPU-8f6e/../x"));
+        let value = |name| got.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string_lossy().into_owned());
+        assert_eq!(value("CUDA_VISIBLE_DEVICES").as_deref(), Some("GPU-8f6e/../x"));
+        assert!(value("GST_REGISTRY").is_some_and(|path| path.ends_with("/fishladder/registry-GPU-8f6ex.bin")));
+        assert!(environment(&on(Family::Va, "/dev/dri/renderD128")).is_empty());
+    }
 }

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media::{AacConfig, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::LadderSpec;
+use crate::spec::{LadderSpec, OnDevice};
 
 /// One access unit: 8 MiB holds an intra picture of 4K at any sane quality, and bounds what a rogue worker makes us keep.
 pub const MAX_UNIT: usize = 8 << 20;
@@ -57,6 +57,8 @@ pub struct Start {
     /// After a restart: per video rung the presentation time in flicks of the last delivered unit. Decoded pictures that
     /// every rung has delivered are not encoded again; each rung gets an IDR at its first picture after.
     pub resume: Vec<Option<i64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<OnDevice>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -369,7 +371,7 @@ mod tests {
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             (any::<Option<i64>>(), any::<Vec<Option<i64>>>()).prop_map(|(audio_origin, resume)| Message::Start(
-                Start { spec: LadderSpec { video: vec![], audio: None }, audio_origin, resume }
+                Start { spec: LadderSpec { video: vec![], audio: None }, audio_origin, resume, device: None }
             )),
             (any::<u8>(), config()).prop_map(|(track, c)| Message::Config { track, config: Arc::new(c) }),
             (any::<(u8, bool, bool, i64, i64, Option<i64>)>(), bytes(500)).prop_map(
@@ -392,6 +394,18 @@ mod tests {
                 errors
             })),
         ]
+    }
+
+    #[test]
+    fn a_start_that_names_no_device_and_no_tune_is_understood() {
+        let json = r#"{"spec":{"video":[{"id":"v360","width":640,"height":360,"frame_rate":null,"bitrate":1,
+            "preset":"veryfast"}],"audio":null},"audio_origin":null,"resume":[null]}"#;
+        let mut wire = BytesMut::new();
+        wire.put_u32(u32::try_from(json.len() + 1).unwrap());
+        wire.put_u8(kind::START);
+        wire.put_slice(json.as_bytes());
+        let Some(Message::Start(start)) = decode(&mut wire).unwrap() else { panic!("no start") };
+        assert_eq!((start.device, start.spec.video[0].tune), (None, crate::backend::Tune::UltraLowLatency));
     }
 
     proptest! {

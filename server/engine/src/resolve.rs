@@ -2,6 +2,7 @@
 
 use media::{H264Config, RenditionId, TrackConfig};
 
+use crate::backend::Tune;
 use crate::spec::{AudioRung, LadderSpec, VideoRung};
 
 /// One rung as the operator asks for it.
@@ -88,6 +89,7 @@ fn rung(source: &H264Config, request: &RungRequest, full_w: u32, full_h: u32, he
         }),
         bitrate: request.bitrate,
         preset: request.preset.clone(),
+        tune: Tune::default(),
     })
 }
 

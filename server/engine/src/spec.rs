@@ -3,6 +3,8 @@
 use media::RenditionId;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{Family, Policy, Tune};
+
 /// A ladder as data, resolved for one source: what the worker makes of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LadderSpec {
@@ -21,8 +23,22 @@ pub struct VideoRung {
     pub frame_rate: Option<(u32, u32)>,
     /// Bits a second.
     pub bitrate: u32,
-    /// x264 speed preset.
+    /// x264's word (`veryfast`) or NVENC's (`p4`); every back end knows both.
     pub preset: String,
+    #[serde(default)]
+    pub tune: Tune,
+}
+
+/// The GPU that a session's worker runs on. A worker that is given none uses the CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDevice {
+    pub family: Family,
+    /// NVIDIA: the UUID (`GPU-…`, `MIG-…`) of the only GPU that the worker sees. VA: the render node (`/dev/dri/renderD128`).
+    /// Jetson has one.
+    pub id: String,
+    /// What the worker does when the device turns out not to do all; `shorten` counts as `gpu-only` here, since the
+    /// session's renditions have been announced by then.
+    pub policy: Policy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,8 @@ use crate::protocol::{self, Message, ProtocolError, Stats};
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How often errors are looked for and a sign of life is sent.
 const BEAT: Duration = Duration::from_millis(100);
-/// Address space, not memory: two dozen threads with their stacks and malloc arenas, and a 4K ladder's pictures.
+/// Address space, not memory: two dozen threads with their stacks and malloc arenas, and a 4K ladder's pictures. A GPU's
+/// driver reserves many times that, so a worker on a GPU goes without this limit.
 const ADDRESS_SPACE: u64 = 8 << 30;
 const OPEN_FILES: u64 = 256;
 
@@ -66,11 +67,14 @@ fn complain(text: &str) -> ExitCode {
 }
 
 fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError> {
-    gstreamer::init()?;
     let mut input = BytesMut::with_capacity(64 << 10);
     let Some(Message::Start(start)) = next_message(&mut socket, &mut input)? else {
         return Err(WorkerError::OutOfOrder);
     };
+    if start.device.is_none() {
+        limit("address space", Resource::RLIMIT_AS, ADDRESS_SPACE);
+    }
+    gstreamer::init()?;
     let output: Output = {
         let writer = writer.clone();
         // The configuration goes out again whenever it changes; per track, as the parent keeps it.
@@ -198,18 +202,17 @@ fn confine() {
     if let Err(e) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
         eprintln!("no parent-death signal: {e}");
     }
-    for (what, resource, limit) in [
-        ("core size", Resource::RLIMIT_CORE, 0),
-        ("address space", Resource::RLIMIT_AS, ADDRESS_SPACE),
-        ("open files", Resource::RLIMIT_NOFILE, OPEN_FILES),
-    ] {
-        let limit = getrlimit(resource).map_or(limit, |(_, hard)| limit.min(hard));
-        if let Err(e) = setrlimit(resource, limit, limit) {
-            eprintln!("{what} stays unlimited: {e}");
-        }
-    }
+    limit("core size", Resource::RLIMIT_CORE, 0);
+    limit("open files", Resource::RLIMIT_NOFILE, OPEN_FILES);
     // When memory runs out, one session ends rather than the server.
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "500") {
         eprintln!("out-of-memory score unchanged: {e}");
+    }
+}
+
+fn limit(what: &str, resource: Resource, wanted: u64) {
+    let limit = getrlimit(resource).map_or(wanted, |(_, hard)| wanted.min(hard));
+    if let Err(e) = setrlimit(resource, limit, limit) {
+        eprintln!("{what} stays unlimited: {e}");
     }
 }

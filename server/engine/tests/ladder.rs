@@ -3,6 +3,8 @@
 
 mod support;
 
+use engine::backend::{Family, Policy};
+use engine::{Engine, EngineEvent, OnDevice};
 use media::{MediaDuration, MediaTime, TrackConfig};
 use support::*;
 
@@ -135,6 +137,42 @@ async fn reordered_pictures_come_out_in_order_at_their_times() {
     let got = run_through(spec(vec![rung("v90", 160, 90, None)], None), interleave(&units, &[])).await;
     assert_eq!(got.pts("v90"), sorted);
     assert_eq!(got.keys("v90"), key_pts(&units));
+}
+
+/// A GPU that no host has.
+fn absent_gpu(policy: Policy) -> OnDevice {
+    OnDevice { family: Family::Va, id: "/dev/dri/none".into(), policy }
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_gone_ends_the_session_with_the_reason_where_the_cpu_may_not_help() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let source = h264(320, 180, 30, 30, 30, START);
+    for policy in [Policy::GpuOnly, Policy::Shorten] {
+        let rungs = vec![rung("v90", 160, 90, None)];
+        let mut engine = Engine::start_on(spec(rungs, None), options(), Some(absent_gpu(policy))).unwrap();
+        for input in interleave(&source, &[]) {
+            engine.push(input);
+        }
+        let event = engine.events.recv().await;
+        let Some(EngineEvent::WorkerRestarted { reason, .. }) = event else { panic!("{event:?}") };
+        assert!(reason.contains("gpu-only: there is no GPU"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_gone_costs_nothing_where_the_cpu_may_help() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let source = h264(320, 180, 30, 60, 30, START);
+    let ladder = || spec(vec![rung("v90", 160, 90, None)], None);
+    let helped = run_through_on(Some(absent_gpu(Policy::Cpu)), ladder(), interleave(&source, &[])).await;
+    assert_eq!(helped.pts("v90"), pts(&source));
+    assert_eq!(helped.keys("v90"), key_pts(&source));
+    assert!(helped.restarts.is_empty(), "{:?}", helped.restarts);
 }
 
 #[tokio::test]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use engine::{EngineEvent, EngineInput, LadderSpec};
 use media::{AccessUnit, ClockMap, IngestEvent, MediaDuration, MediaTime, RenditionId, TrackConfig, TrackKind};
-use packager::{ChannelTiming, Cut, HlsSettings, Rendition, Segmenter, Snapshot};
+use packager::{ChannelTiming, Cut, HlsSettings, PartRule, Rendition, Segmenter, Snapshot};
 use tokio::sync::watch;
 
 use super::meter::Meter;
 use super::plan::{Origin, Plan, PlannedRendition, Tracks, steady_frame};
+use super::stretch::{HOLE, Stretch};
 use super::{Message, RenditionSet, RenditionStatus, RenditionView, TrackStatus};
 use crate::config::Ladder;
 
@@ -31,7 +32,7 @@ const START_FRAMES: usize = 6;
 
 /// Audio waits for the leading video to pass it (so that a cut is known before the audio behind it), but not longer than
 /// this: then the video has stalled.
-const AUDIO_HOLD: MediaDuration = MediaDuration(3 * media::FLICKS_PER_SECOND / 2);
+const AUDIO_HOLD: MediaDuration = HOLE;
 
 /// Held audio units a rendition: one and a half seconds of 2.5 ms Opus. Above it the oldest goes ahead.
 const AUDIO_HOLD_UNITS: usize = 640;
@@ -61,6 +62,8 @@ pub struct Core {
     first_msn: u64,
     segmenter: Segmenter,
     timing: Option<ChannelTiming>,
+    /// Where the open segment begins.
+    last_cut: Option<MediaTime>,
     /// Cuts behind a DISCONTINUITY so far: where a rendition that is created now starts counting (A14).
     discontinuities: u64,
     slots: Vec<Slot>,
@@ -77,6 +80,8 @@ struct Slot {
     kind: TrackKind,
     origin: Origin,
     ceiling: Option<u64>,
+    /// PART-TARGET, for video: no frame may last longer.
+    longest_frame: Option<MediaDuration>,
     rendition: Rendition,
     snapshots: watch::Sender<Arc<Snapshot>>,
     meter: Meter,
@@ -100,6 +105,7 @@ struct Session {
     /// How far the leading track has come.
     lead: Option<MediaTime>,
     last_video: Option<MediaTime>,
+    stretch: Stretch,
     last_forced: Option<MediaTime>,
     video: Meter,
     audio: Meter,
@@ -114,6 +120,7 @@ impl Core {
             first_msn,
             segmenter: Segmenter::new(settings, first_msn),
             timing: None,
+            last_cut: None,
             discontinuities: 0,
             slots: Vec::new(),
             renditions,
@@ -214,6 +221,7 @@ impl Core {
             session.early.clear();
             session.lead = None;
             session.last_video = None;
+            session.stretch = Stretch::default();
             session.last_forced = None;
         }
         // The engine's time must not go back or jump: it starts anew on the new stretch of the timeline.
@@ -274,7 +282,11 @@ impl Core {
     fn plan(&mut self) {
         let Some(tracks) = self.session.as_ref().and_then(|s| s.tracks.as_ref()) else { return };
         let plan = Plan::new(tracks, &self.ladder, self.settings.part_aim);
-        let targets: Vec<_> = plan.renditions.iter().map(|r| r.rule.target).collect();
+        let mut targets: Vec<_> = plan.renditions.iter().map(|r| r.rule.target).collect();
+        if tracks.video.is_none() {
+            // A picture may come yet.
+            targets.push(PartRule::video(self.settings.part_aim, None).target);
+        }
         let timing = *self.timing.get_or_insert_with(|| ChannelTiming::new(self.settings, &targets));
         for planned in plan.renditions {
             self.adopt(planned, timing);
@@ -298,13 +310,15 @@ impl Core {
             tracing::warn!(rendition = %planned.id, "no room for another rendition of this channel");
             return;
         }
-        let mut rendition = Rendition::new(planned.id.clone(), timing, planned.rule, self.discontinuities);
+        let rule = planned.rule.within(&timing);
+        let mut rendition = Rendition::new(planned.id.clone(), timing, rule, self.discontinuities);
         let (snapshots, _) = watch::channel(rendition.snapshot());
         self.slots.push(Slot {
             id: planned.id,
             kind: planned.kind,
             origin: planned.origin,
             ceiling: planned.ceiling,
+            longest_frame: (planned.kind == TrackKind::Video).then_some(rule.target),
             rendition,
             snapshots,
             meter: Meter::default(),
@@ -353,6 +367,9 @@ impl Core {
         let stalled =
             !leads_by_plan && session.begin.is_some() && session.last_video.is_none_or(|v| unit.pts - v > AUDIO_HOLD);
         if unit.kind() == TrackKind::Video {
+            if let Some(longest) = self.slots.iter().filter_map(|s| s.longest_frame).min() {
+                session.stretch.place(&mut unit, longest);
+            }
             session.last_video = Some(unit.pts);
         }
         let mut force_key = false;
@@ -413,6 +430,7 @@ impl Core {
         if let Some(session) = &mut self.session {
             session.begin.get_or_insert(cut.at);
         }
+        self.last_cut = Some(cut.at);
         self.discontinuities += u64::from(cut.discontinuity);
         // Audio held for this very moment belongs before the cut.
         for slot in &mut self.slots {
@@ -453,9 +471,14 @@ impl Core {
 
     /// Completes what is open in every rendition; the next unit begins behind a discontinuity.
     fn complete(&mut self) {
+        // Nothing cuts the sound any more that is ahead of the picture: what the open segment has no room for is dropped (A3).
+        let end = self.last_cut.zip(self.timing).map(|(cut, timing)| cut + timing.longest_segment());
         for slot in &mut self.slots {
-            while let Some(unit) = slot.held.pop_front() {
-                slot.rendition.push(unit);
+            for unit in slot.held.drain(..) {
+                let unit_end = unit.pts + unit.duration.unwrap_or(MediaDuration::ZERO);
+                if end.is_some_and(|end| unit_end <= end) {
+                    slot.rendition.push(unit);
+                }
             }
             slot.rendition.flush();
             slot.publish();

@@ -3,6 +3,7 @@
 mod core;
 mod meter;
 mod plan;
+mod stretch;
 mod task;
 mod viewers;
 

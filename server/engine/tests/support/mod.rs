@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::{AudioRung, Engine, EngineEvent, EngineInput, EngineOptions, LadderSpec, VideoRung};
+use engine::{AudioRung, Engine, EngineEvent, EngineInput, EngineOptions, LadderSpec, OnDevice, VideoRung};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -29,7 +29,15 @@ pub fn gstreamer_or_skip() -> bool {
 }
 
 pub fn rung(id: &str, width: u32, height: u32, frame_rate: Option<(u32, u32)>) -> VideoRung {
-    VideoRung { id: id.parse().unwrap(), width, height, frame_rate, bitrate: 400_000, preset: "ultrafast".into() }
+    VideoRung {
+        id: id.parse().unwrap(),
+        width,
+        height,
+        frame_rate,
+        bitrate: 400_000,
+        preset: "ultrafast".into(),
+        tune: Default::default(),
+    }
 }
 
 pub fn aac(channels: u8) -> AudioRung {
@@ -151,7 +159,11 @@ impl Got {
 
 /// All input at the speed the worker takes it, then all output to its end.
 pub async fn run_through(spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
-    let mut engine = Engine::start(spec, options()).unwrap();
+    run_through_on(None, spec, inputs).await
+}
+
+pub async fn run_through_on(device: Option<OnDevice>, spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
+    let mut engine = Engine::start_on(spec, options(), device).unwrap();
     let mut got = Got::default();
     // Under a second ahead of what came out: no faster than an attentive session would be.
     let mut ahead = 0i32;

@@ -290,3 +290,49 @@ fn program_date_time_follows_the_capture_clock() {
     assert!(playlist.contains("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T02:00:00.000Z"), "{playlist}");
     assert!(playlist.contains("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T02:00:02.000Z"), "{playlist}");
 }
+
+/// A21, A25: what the playlists promised before the picture came still holds afterwards.
+#[test]
+fn a_picture_that_comes_late_keeps_the_part_hold_back() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(Publisher { video: None, audio: Some(opus()), ..camera() }.units(0, 3_000));
+    rig.feed(Publisher { audio: Some(opus()), ..camera() }.units(3_000, 9_000));
+    let (video, audio) = (rig.playlist("src"), rig.playlist("opus"));
+    let value = |playlist: &str, name: &str| -> f64 {
+        let (_, rest) = playlist.split_once(&format!("{name}=")).unwrap();
+        rest.split([',', '\n']).next().unwrap().parse().unwrap()
+    };
+    assert_eq!(value(&video, "PART-HOLD-BACK"), value(&audio, "PART-HOLD-BACK"));
+    assert!(value(&video, "PART-HOLD-BACK") >= 3.0 * value(&video, "PART-TARGET"), "{video}");
+    assert_eq!(discontinuities(&video), 1, "{video}");
+}
+
+/// A publisher that skips frames for longer than a part: players answer a GAP by changing the rendition.
+#[test]
+fn a_hole_in_the_picture_leaves_no_gap() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    let mut units = camera().units(0, 9_000);
+    let skipped = |ms: i64| (2_100..2_900).contains(&ms) || (5_050..5_400).contains(&ms);
+    units.retain(|u| u.kind() == TrackKind::Audio || !skipped(u.pts.millis()));
+    rig.feed(units);
+    for id in ["src", "aac"] {
+        assert!(!rig.playlist(id).contains("GAP"), "{}", rig.playlist(id));
+    }
+    assert_eq!(rig.snapshot("src").position().unwrap().msn, rig.snapshot("aac").position().unwrap().msn);
+}
+
+/// A3: sound that is far ahead of the picture when the publisher goes does not lengthen the last segment beyond TARGETDURATION.
+#[test]
+fn a3_sound_ahead_of_the_picture_at_the_end_is_kept_as_far_as_there_is_room() {
+    let mut rig = Rig::new(passthrough());
+    rig.core.begin_session();
+    rig.feed(camera().units(0, 3900));
+    rig.feed(Publisher { video: None, ..camera() }.units(3900, 5300));
+    rig.core.end_session();
+    let playlist = rig.playlist("aac");
+    let lengths: Vec<f64> =
+        playlist.lines().filter_map(|l| l.strip_prefix("#EXTINF:")?.strip_suffix(',')?.parse().ok()).collect();
+    assert!(lengths.len() == 2 && lengths[1] > 2.4 && lengths[1] < 2.5, "{lengths:?}");
+}

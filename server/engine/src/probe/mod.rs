@@ -1,16 +1,64 @@
 //! What this host has: for `fishladder doctor` and for refusing to start a ladder that cannot run.
+//!
+//! [`examine`] checks what a ladder on the CPU needs, [`diagnose`] the GPUs too. Facts are gathered in one place
+//! (`gather`), judged in another (`traps`), so that every trap is tested without the hardware.
+
+pub(crate) mod devices;
+mod driver;
+mod facts;
+mod gather;
+mod traps;
+
+use std::path::PathBuf;
 
 use gstreamer as gst;
 use serde::Serialize;
 
-use crate::backend::has;
+use crate::backend::DeviceElements;
+use crate::backend::realize::has;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// Not a fault.
     pub ok: bool,
+    pub level: Level,
+    /// Stays the same from version to version; for programs.
+    pub code: &'static str,
     pub subject: String,
     pub detail: String,
+    /// A command, or commands joined by `&&`, that mends it.
     pub remedy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Ok,
+    /// Worth knowing; nothing fails because of it.
+    Note,
+    /// Something that is there does not work.
+    Fault,
+}
+
+/// A GPU that ladders can run on, and what its driver says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    pub elements: DeviceElements,
+    pub name: Option<String>,
+    /// NVIDIA: the UUID; VA: the render node. What [`crate::OnDevice`] takes.
+    pub id: Option<String>,
+    pub pci: Option<String>,
+    pub driver: Option<String>,
+    /// MiB.
+    pub memory_total: Option<u64>,
+    pub memory_used: Option<u64>,
+    /// Encoder sessions of all processes.
+    pub encoder_sessions: Option<u32>,
+    /// MHz.
+    pub max_video_clock: Option<u32>,
+    pub mig: bool,
 }
 
 /// The oldest GStreamer that has all we use (`videoconvertscale` came with it); Debian 12's.
@@ -47,42 +95,78 @@ const NEEDS: &[Need] = &[
     Need { what: "the demo's sockets", any_of: &["udpsink"], package: "gstreamer1.0-plugins-good" },
 ];
 
-/// Checks the GStreamer version and every element the engine uses.
+/// Checks the GStreamer version and every element that a ladder on the CPU uses.
 pub fn examine() -> Vec<Finding> {
     if let Err(e) = gst::init() {
-        return vec![Finding {
-            ok: false,
-            subject: "GStreamer".into(),
-            detail: format!("does not start: {e}"),
-            remedy: Some("apt-get install libgstreamer1.0-0".into()),
-        }];
+        let detail = format!("does not start: {e}");
+        return vec![finding(
+            Level::Fault,
+            "gstreamer",
+            "GStreamer",
+            detail,
+            Some("apt-get install libgstreamer1.0-0"),
+        )];
     }
     std::iter::once(version(gst::version())).chain(NEEDS.iter().map(|need| need.examine(has))).collect()
 }
 
+/// All of [`examine`], every GPU, and what is wrong with them. Loads NVIDIA's libraries into this process.
+pub fn diagnose() -> Vec<Finding> {
+    let mut findings = examine();
+    if gst::init().is_ok() {
+        findings.extend(traps::judge(&gather::facts()));
+    }
+    findings
+}
+
+/// Where this user's programs keep what can be made anew (XDG base directory specification).
+pub(crate) fn cache_folder() -> PathBuf {
+    std::env::var_os("XDG_CACHE_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+}
+
+fn finding(
+    level: Level,
+    code: &'static str,
+    subject: impl Into<String>,
+    detail: impl Into<String>,
+    remedy: Option<&str>,
+) -> Finding {
+    Finding {
+        ok: level != Level::Fault,
+        level,
+        code,
+        subject: subject.into(),
+        detail: detail.into(),
+        remedy: remedy.map(str::to_owned),
+        device: None,
+    }
+}
+
 fn version((major, minor, micro, _): (u32, u32, u32, u32)) -> Finding {
     let ok = (major, minor) >= FLOOR;
-    Finding {
-        ok,
-        subject: "GStreamer".into(),
-        detail: format!("version {major}.{minor}.{micro}, {}.{} or newer is needed", FLOOR.0, FLOOR.1),
-        remedy: (!ok).then(|| "upgrade to Debian 12 or newer".into()),
-    }
+    let detail = format!("version {major}.{minor}.{micro}, {}.{} or newer is needed", FLOOR.0, FLOOR.1);
+    let level = if ok { Level::Ok } else { Level::Fault };
+    finding(level, "gstreamer", "GStreamer", detail, (!ok).then_some("upgrade to Debian 12 or newer"))
 }
 
 impl Need {
     fn examine(&self, has: impl Fn(&str) -> bool) -> Finding {
         let best = self.any_of.first().copied().unwrap_or_default();
-        let install = || Some(format!("apt-get install {}", self.package));
-        let (ok, detail, remedy) = match self.any_of.iter().position(|name| has(name)) {
-            Some(0) => (true, format!("{best} is there"), None),
+        let install = format!("apt-get install {}", self.package);
+        let (level, detail, remedy) = match self.any_of.iter().position(|name| has(name)) {
+            Some(0) => (Level::Ok, format!("{best} is there"), None),
             Some(n) => {
                 let taken = self.any_of.get(n).copied().unwrap_or_default();
-                (true, format!("{taken} is there and is used; {best} would be better"), install())
+                let detail = format!("{taken} is there and is used; {best} would be better");
+                (Level::Note, detail, Some(install.as_str()))
             }
-            None => (false, format!("{} is missing", self.any_of.join(" or ")), install()),
+            None => (Level::Fault, format!("{} is missing", self.any_of.join(" or ")), Some(install.as_str())),
         };
-        Finding { ok, subject: self.what.into(), detail, remedy }
+        finding(level, "element", self.what, detail, remedy)
     }
 }
 
