@@ -14,8 +14,9 @@ use crate::reason::{At, Cause, Event, History, MoveReason, Refusal, SessionId, W
 use crate::rooms::{Dimension, Headroom, Room, Rooms, Seat, Totals, engine_limit, vram_limit};
 
 /// Devices of one kind that are looked at before the next kind gets its turn. Nearly always the first one fits; the rest
-/// is for engines in fragments. When all kinds have had their turn, every device is looked at.
-const PROBES: usize = 32;
+/// is for engines in fragments, of which thousands of devices in use have many: with 32 idle devices were opened too soon.
+/// When all kinds have had their turn, every device is looked at.
+const PROBES: usize = 256;
 /// Fitting devices among which the tightest is taken. The order alone leaves gaps, the tightest of all keeps the end of the
 /// order in use: four is where the two meet (docs/adr/0005-placement.md).
 const CHOICE: usize = 4;
