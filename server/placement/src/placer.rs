@@ -194,8 +194,6 @@ pub struct Placer {
     devices: Vec<DeviceState>,
     sessions: HashMap<SessionId, Session>,
     kinds: Vec<KindState>,
-    /// Kinds, those first that can be emptied with the fewest migrations.
-    smallest_first: Vec<usize>,
     history: History,
 }
 
@@ -224,13 +222,6 @@ impl Placer {
         let rooms = Rooms::new(&fleet, settings.headroom);
         let index = Index::new(&rooms, fleet.kinds.len(), fleet.hosts.len());
         let kinds = kind_states(&fleet);
-        let mut smallest_first: Vec<usize> = (0..fleet.kinds.len()).collect();
-        let size = |n: &usize| {
-            let kind = fleet.kinds.get(*n)?;
-            let fastest = kind.encode.0.iter().flatten().max()?;
-            Some((kinds.get(*n)?.sessions, fastest.0.saturating_mul(kind.encode_engines.into())))
-        };
-        smallest_first.sort_by_key(size);
         Ok(Self {
             devices: vec![DeviceState::default(); fleet.devices.len()],
             history: History::new(settings.history),
@@ -240,7 +231,6 @@ impl Placer {
             rooms,
             index,
             kinds,
-            smallest_first,
         })
     }
 
@@ -342,8 +332,9 @@ impl Placer {
         self.unseat(session, stay, &vacated);
     }
 
-    /// Starts at most `budget` migrations that leave fewer devices in use: empties the devices that are cheapest to empty, then
-    /// fills gaps from the end of the order. Only devices in use take sessions over.
+    /// Starts at most `budget` migrations that leave fewer devices in use, now or later: empties the devices that are cheapest
+    /// to empty, then moves sessions from the emptiest devices to fuller ones. Only devices in use take sessions over. Takes
+    /// milliseconds on thousands of devices, so it belongs on a timer, not on the way of a publisher.
     pub fn defragment(&mut self, now: At, budget: usize) -> Vec<Migration> {
         let mut migrations = Vec::new();
         let mut fruitless = Vec::new();
@@ -356,7 +347,7 @@ impl Placer {
                 None => fruitless.push(device),
             }
         }
-        self.pull_forward(now, budget, &mut migrations);
+        self.pack(now, budget, &mut migrations);
         migrations
     }
 
@@ -688,17 +679,16 @@ impl Placer {
             .map(|(_, d)| d)
     }
 
-    /// Fills the gaps of devices that come early in the order with sessions from the end, so that the end drains.
-    fn pull_forward(&mut self, now: At, budget: usize, migrations: &mut Vec<Migration>) {
-        let mut tries = budget.saturating_mul(TRIES);
-        let sources: Vec<usize> = self
-            .smallest_first
-            .iter()
-            .filter_map(|kind| self.index.shelves.get(*kind))
-            .flat_map(|shelf| shelf.open_backwards())
-            .take(tries)
-            .collect();
-        for device in sources {
+    /// Moves sessions from the emptiest devices to fuller ones, whatever their kinds: the emptiest then need fewer migrations
+    /// to be emptied, and gaps on small devices are filled while large ones keep room for what only they take. Looks at all
+    /// devices in use, once a call.
+    fn pack(&mut self, now: At, budget: usize, migrations: &mut Vec<Migration>) {
+        let mut tries = budget.saturating_sub(migrations.len()).saturating_mul(TRIES);
+        let fullness = |d: usize| self.rooms.rooms.get(d).map_or(0, Room::fullness);
+        let open = self.index.shelves.iter().flat_map(|shelf| shelf.open_backwards());
+        let mut sources: Vec<(u64, usize)> = open.map(|d| (fullness(d), d)).collect();
+        sources.sort_unstable();
+        for (_, device) in sources {
             for session in self.largest_first(device) {
                 if tries == 0 || migrations.len() >= budget {
                     return;
@@ -706,30 +696,33 @@ impl Placer {
                 tries -= 1;
                 let Some(record) = self.sessions.get(&session) else { continue };
                 let needs = self.needs(&record.demand, record.software);
-                if let Some(seat) = self.before(&needs, device) {
+                if let Some(seat) = self.fuller(&needs, device) {
                     migrations.extend(self.start_move(now, session, seat, MoveReason::Defragment));
                 }
             }
         }
     }
 
-    /// A seat on a device in use that comes before this one in the order.
-    fn before(&self, needs: &Needs, device: usize) -> Option<Seat> {
-        let kind = self.rooms.rooms.get(device)?.kind;
-        for (n, need) in &needs.order {
-            let shelf = self.index.shelves.get(*n)?;
+    /// A seat on a device in use that is fuller than this one: the one that it leaves fullest.
+    fn fuller(&self, needs: &Needs, device: usize) -> Option<Seat> {
+        let from = self.rooms.rooms.get(device)?.fullness();
+        let mut best: Option<(u64, Seat)> = None;
+        for (kind, need) in &needs.order {
+            let shelf = self.index.shelves.get(*kind)?;
             for side in [Side::Long, Side::Short] {
-                let all = shelf.with_room(side, need.encode_total).take(PROBES);
-                let earlier = all.take_while(|d| *n != kind || *d < device);
-                if let Some(seat) = self.tightest(earlier, need) {
-                    return Some(seat);
+                for d in shelf.with_room(side, need.encode_total).take(PROBES).filter(|d| *d != device) {
+                    let Some(room) = self.rooms.rooms.get(d) else { continue };
+                    let after = fullness_after(room, need);
+                    if room.fullness() <= from || best.as_ref().is_some_and(|(most, _)| after <= *most) {
+                        continue;
+                    }
+                    if let Ok(seat) = self.rooms.fit(d, need) {
+                        best = Some((after, seat));
+                    }
                 }
             }
-            if *n == kind {
-                break;
-            }
         }
-        None
+        best.map(|(_, seat)| seat)
     }
 
     /// Starts to move all sessions of a device to others in use; all or none.
