@@ -1,9 +1,10 @@
 //! Two days of 100,000 sessions on 10,000 mixed GPUs: our placer beside simpler ones and the fluid lower bound.
 //!
-//! Twice: with stays as they are usual, which keep a few hundred GPUs in use, and twenty times as long, which keep
-//! thousands in use and make decisions hard.
+//! Three times: with stays as they are usual, which keep a few hundred GPUs in use; twenty times as long, which keep thousands
+//! in use and make decisions hard; and with hardly a publisher at night, when devices must drain.
 use std::time::Instant;
 
+use placement::placer::Stay;
 use placement::sim::{Outcome, Simple, Strategy, Trace, example, run};
 use placement::{Fleet, Settings, check};
 
@@ -23,8 +24,13 @@ fn main() {
     for class in &mut long.classes {
         class.hours *= 20.0;
     }
+    let mut wave = usual.clone();
+    for class in wave.classes.iter_mut().filter(|c| c.stay == Stay::Short) {
+        (class.wave, class.weight) = (1.0, class.weight * 4.0);
+    }
     compare(&fleet, "usual stays", &usual.trace(1));
     compare(&fleet, "stays 20 times as long", &long.trace(1));
+    compare(&fleet, "nights without publishers", &wave.trace(1));
 }
 
 fn compare(fleet: &Fleet, title: &str, trace: &Trace) {
