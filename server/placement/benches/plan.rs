@@ -60,7 +60,7 @@ fn compare(fleet: &Fleet, title: &str, trace: &Trace) {
     // The line that scripts/bench.sh keeps.
     println!(
         "FIGURE placement, {gpus} GPUs, {sessions} sessions, {title}, GPUs in use over the fluid bound: {}",
-        figures.join(", ")
+        figures.join("; ")
     );
 }
 

@@ -4,6 +4,8 @@
 //! front; an idle device is opened only when no device in use takes the ladder. So the end of the order gets nothing when
 //! demand falls, and drains. Sessions that will stay are kept together, since one of them alone keeps a device in use.
 //! Policy `spread` takes the device that stays emptiest. docs/adr/0005-placement.md tells why.
+mod trouble;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use crate::device::{Device, DeviceId, Fleet, FleetFault, Share};
 use crate::index::{Index, Side};
 use crate::reason::{At, Cause, Event, History, MoveReason, Refusal, SessionId, Why};
 use crate::rooms::{Dimension, Headroom, Room, Rooms, Seat, Totals, engine_limit, vram_limit};
+
+pub use self::trouble::{Lost, ShedFault};
 
 /// Devices of one kind that are looked at before the next kind gets its turn. Nearly always the first one fits; the rest
 /// is for engines in fragments, of which thousands of devices in use have many: with 32 idle devices were opened too soon.
@@ -127,6 +131,8 @@ pub struct DeviceView {
     pub kind: u16,
     pub host: u32,
     pub draining: bool,
+    /// Lost or in quarantine; then also draining.
+    pub lost: bool,
     /// Encoding sessions of other programs, as last measured.
     pub foreign_sessions: u32,
     /// Promised share of each encoder engine, and the most that may be.
@@ -175,6 +181,8 @@ struct Session {
 #[derive(Clone, Debug, Default)]
 struct DeviceState {
     draining: bool,
+    /// Drained because it is lost.
+    lost: bool,
     sessions: Vec<SessionId>,
     /// Of which are here to stay.
     long: u32,
@@ -293,11 +301,11 @@ impl Placer {
         drained
     }
 
-    /// Opens a drained device again.
+    /// Opens a drained or lost device again.
     pub fn restore(&mut self, now: At, device: DeviceId) {
         let at = place_of(device);
         if let Some(state) = self.devices.get_mut(at).filter(|s| s.draining) {
-            state.draining = false;
+            (state.draining, state.lost) = (false, false);
             self.history.push(now, Event::Restored(device));
             self.count_open(at, true);
             self.refresh(at);
@@ -427,6 +435,16 @@ impl Placer {
         self.sessions.len()
     }
 
+    /// Where a session is placed; while it migrates, the device that it goes to.
+    pub fn device_of(&self, session: SessionId) -> Option<DeviceId> {
+        Some(device_id(self.sessions.get(&session)?.seat.device))
+    }
+
+    /// Whether a session moves and [`Placer::finish`] is awaited.
+    pub fn is_moving(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|r| r.leaving.is_some())
+    }
+
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
     }
@@ -451,6 +469,7 @@ impl Placer {
                     kind: unit.kind,
                     host: unit.host,
                     draining: state.draining,
+                    lost: state.lost,
                     foreign_sessions: state.foreign,
                     encode: room.encode().to_vec(),
                     encode_limit: room.encode_limit,

@@ -24,6 +24,17 @@ pub enum Why {
     MostRoom,
 }
 
+impl Why {
+    /// For logs and the status page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "tightest of the first in use that fit",
+            Self::Opened => "no device in use fits",
+            Self::MostRoom => "most room",
+        }
+    }
+}
+
 /// Why a session is not placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -95,6 +106,20 @@ pub enum MoveReason {
     Defragment,
     /// The caller asked for it.
     Requested,
+    /// Its device is gone or in quarantine.
+    Lost,
+}
+
+impl MoveReason {
+    /// One word for logs, metrics and the status page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Defragment => "defragment",
+            Self::Requested => "requested",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// One thing that was decided.
@@ -114,9 +139,37 @@ pub enum Event {
     },
     /// No more sessions come here.
     Draining(DeviceId),
+    /// Gone or in quarantine: its sessions have left at once.
+    Lost(DeviceId),
     Restored(DeviceId),
+    /// Its ladder has become shorter where it is.
+    Shed {
+        session: SessionId,
+        device: DeviceId,
+    },
     /// Measured load leaves less than what is promised.
     OverBudget(DeviceId, Dimension),
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Placed { session, device, why } => {
+                write!(f, "session {} placed on device {}: {}", session.0, device.0, why.name())
+            }
+            Self::Refused(refusal) => write!(f, "{refusal}"),
+            Self::Moving { session, from, to, why } => {
+                write!(f, "session {} moves from device {} to {}: {}", session.0, from.0, to.0, why.name())
+            }
+            Self::Draining(device) => write!(f, "device {} is drained", device.0),
+            Self::Lost(device) => write!(f, "device {} is lost", device.0),
+            Self::Restored(device) => write!(f, "device {} takes sessions again", device.0),
+            Self::Shed { session, device } => write!(f, "session {} on device {} sheds rungs", session.0, device.0),
+            Self::OverBudget(device, dimension) => {
+                write!(f, "device {} has promised more {} than it has", device.0, dimension.name())
+            }
+        }
+    }
 }
 
 /// The latest events, oldest first.

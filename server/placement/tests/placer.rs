@@ -10,8 +10,8 @@ use placement::placer::{Finish, Stay};
 use placement::reason::{Cause, Event, MoveReason, Why};
 use placement::sim::{self, Simple, Strategy, example};
 use placement::{
-    At, Demand, DeviceId, Dimension, Fleet, Headroom, Ladder, Load, Picture, Placer, Policy, Request, Rung, SessionId,
-    Settings, catalogue,
+    At, Demand, DeviceId, Dimension, Fleet, Headroom, Ladder, Load, Lost, Picture, Placer, Policy, Request, Rung,
+    SessionId, Settings, ShedFault, catalogue,
 };
 
 fn ladder(preset: u8, codec: Codec) -> Arc<Demand> {
@@ -131,6 +131,66 @@ fn draining_moves_what_others_take_and_names_the_rest() {
     assert!(placer.place(At(22), &request(31)).is_err());
     placer.restore(At(23), DeviceId(0));
     assert_eq!(placer.place(At(24), &request(31)).unwrap().device, DeviceId(0));
+}
+
+#[test]
+fn a_lost_device_frees_its_seats_at_once_and_ends_what_no_other_takes() {
+    let mut placer = placer(&[("t4", 2)]);
+    assert_eq!(fill(&mut placer, 0).0, 10);
+    for n in 0..3 {
+        placer.release(SessionId(n));
+    }
+    let first = placer.device_of(SessionId(9)).unwrap();
+    let lost = placer.lose(At(20), first);
+    assert_eq!((lost.moved.len(), lost.ended.len(), placer.live(), placer.in_use()), (3, 2, 5, 1));
+    assert!(lost.moved.iter().all(|m| m.from == first && m.to != first && m.why == MoveReason::Lost));
+    assert!(lost.ended.iter().all(|r| r.cause == Cause::Full(Dimension::Encode)));
+    assert_eq!(placer.lose(At(21), first), Lost::default(), "it is lost already");
+    assert!(placer.snapshot()[first.0 as usize].lost);
+    assert!(placer.place(At(22), &request(20)).is_err());
+    placer.restore(At(23), first);
+    assert_eq!(placer.place(At(24), &request(21)).unwrap().device, first);
+    assert!(!placer.snapshot()[first.0 as usize].lost);
+    let events: Vec<_> = placer.history().iter().map(|(_, e)| e.to_string()).collect();
+    assert!(events.contains(&format!("device {} is lost", first.0)), "{events:?}");
+}
+
+#[test]
+fn migrations_from_and_to_a_lost_device_are_settled() {
+    for to_is_lost in [false, true] {
+        let mut placer = placer(&[("t4", 2)]);
+        placer.place(At(0), &request(0)).unwrap();
+        let migration = placer.migrate(At(1), SessionId(0), MoveReason::Requested).unwrap().unwrap();
+        let (lost, stays) = if to_is_lost { (migration.to, migration.from) } else { (migration.from, migration.to) };
+        assert_eq!(placer.lose(At(2), lost), Lost::default(), "its other seat is good");
+        assert_eq!((placer.device_of(SessionId(0)), placer.is_moving(SessionId(0))), (Some(stays), false));
+        assert_eq!(placer.in_use(), 1);
+    }
+}
+
+#[test]
+fn a_shed_rung_makes_room_even_on_a_device_over_its_limits() {
+    let mut placer = placer(&[("t4", 1)]);
+    assert_eq!(fill(&mut placer, 0).0, 5);
+    let slow = Load { encode: 0, decode: 0, vram: 0, sessions: 0, speed: 50, as_of: At(10) };
+    assert!(placer.report(At(10), DeviceId(0), &slow).contains(&Dimension::Encode));
+    let full = ladder(4, Codec::H264);
+    let mut shorter = Demand::clone(&full);
+    shorter.encode.remove(0);
+    let shorter = Arc::new(shorter);
+    let before = placer.snapshot()[0].encode[0];
+    assert_eq!(placer.shed(At(11), SessionId(2), &shorter), Ok(()));
+    assert!(placer.snapshot()[0].encode[0] < before);
+    assert_eq!(placer.snapshot()[0].encoding_sessions, 19);
+    assert_eq!(placer.shed(At(12), SessionId(2), &full), Err(ShedFault::NotShorter));
+    assert_eq!(placer.shed(At(12), SessionId(2), &shorter), Err(ShedFault::NotShorter), "the same is not shorter");
+    assert_eq!(placer.shed(At(12), SessionId(99), &shorter), Err(ShedFault::Unknown));
+    let (_, last) = placer.history().iter().next_back().unwrap();
+    assert_eq!(*last, Event::Shed { session: SessionId(2), device: DeviceId(0) });
+    for session in 0..5 {
+        placer.release(SessionId(session));
+    }
+    assert!(placer.snapshot()[0].encode.iter().all(|load| *load == 0));
 }
 
 #[test]

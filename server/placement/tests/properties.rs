@@ -65,6 +65,8 @@ enum Action {
     Release(u64),
     Drain(u32),
     Restore(u32),
+    Lose(u32),
+    Shed(u64, usize),
     Move(u64),
     Finish(u64, bool),
     Defragment(usize),
@@ -77,6 +79,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         4 => (0u64..40).prop_map(Action::Release),
         1 => (0u32..6).prop_map(Action::Drain),
         1 => (0u32..6).prop_map(Action::Restore),
+        1 => (0u32..6).prop_map(Action::Lose),
+        1 => (0u64..40, 0usize..4).prop_map(|(s, r)| Action::Shed(s, r)),
         1 => (0u64..40).prop_map(Action::Move),
         3 => (0u64..40, any::<bool>()).prop_map(|(s, m)| Action::Finish(s, m)),
         1 => (0usize..10).prop_map(Action::Defragment),
@@ -160,6 +164,37 @@ proptest! {
                     prop_assert!(left >= drained.stranded.len());
                 }
                 Action::Restore(device) => placer.restore(now, DeviceId(device)),
+                Action::Lose(device) => {
+                    let live = placer.live();
+                    let lost = placer.lose(now, DeviceId(device));
+                    prop_assert_eq!(placer.live(), live - lost.ended.len());
+                    prop_assert!(placer.seats().iter().all(|s| s.device != DeviceId(device)));
+                    for migration in &lost.moved {
+                        prop_assert_eq!(placer.device_of(migration.session), Some(migration.to));
+                        prop_assert!(!placer.is_moving(migration.session));
+                    }
+                    for refusal in &lost.ended {
+                        prop_assert_eq!(placer.device_of(refusal.session), None);
+                    }
+                }
+                Action::Shed(session, rung) => {
+                    let session = SessionId(session);
+                    let before: Vec<_> = placer.seats().into_iter().filter(|s| s.session == session).collect();
+                    let Some(first) = before.first() else { continue };
+                    let mut shorter = Demand::clone(&first.demand);
+                    if shorter.encode.len() < 2 {
+                        continue;
+                    }
+                    shorter.encode.remove(rung % shorter.encode.len());
+                    prop_assert_eq!(placer.shed(now, session, &Arc::new(shorter)), Ok(()));
+                    let after: Vec<_> = placer.seats().into_iter().filter(|s| s.session == session).collect();
+                    prop_assert_eq!(after.len(), before.len());
+                    for (before, after) in before.iter().zip(&after) {
+                        prop_assert_eq!((before.device, before.decoder), (after.device, after.decoder));
+                        prop_assert_eq!(after.encoders.len() + 1, before.encoders.len());
+                        prop_assert!(after.encoders.iter().all(|e| before.encoders.contains(e)), "rungs keep their engines");
+                    }
+                }
                 Action::Move(session) => {
                     if let Ok(Some(m)) = placer.migrate(now, SessionId(session), MoveReason::Requested) {
                         prop_assert_ne!(m.from, m.to);
