@@ -21,8 +21,8 @@ pub use self::trouble::{Lost, ShedFault};
 /// is for engines in fragments, of which thousands of devices in use have many: with 32 idle devices were opened too soon.
 /// When all kinds have had their turn, every device is looked at.
 const PROBES: usize = 256;
-/// Fitting devices among which the tightest is taken. The order alone leaves gaps, the tightest of all keeps the end of the
-/// order in use: four is where the two meet (docs/adr/0005-placement.md).
+/// Fitting devices among which the tightest is taken. Taking the tightest of all changes the figures by less than 0.01 of
+/// the bound, either way (docs/adr/0005-placement.md).
 const CHOICE: usize = 4;
 /// Devices that one call of `defragment` tries to empty in vain before it gives up.
 const FRUITLESS: usize = 8;

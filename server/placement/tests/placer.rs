@@ -263,6 +263,38 @@ fn defragmenting_empties_devices_within_its_budget() {
 }
 
 #[test]
+fn defragmenting_comes_to_rest() {
+    let fleet = example::fleet(200);
+    let trace = example::workload(3000.0, 24.0).trace(3);
+    let mut placer = Placer::new(fleet, Settings::default()).unwrap();
+    for (n, arrival) in (0u64..).zip(&trace.arrivals) {
+        let class = &trace.classes[arrival.class];
+        let demand = Arc::clone(&class.demand);
+        let _ = placer.place(At(n), &Request { session: SessionId(n), demand, software: false, stay: class.stay });
+    }
+    let placed = placer.live();
+    for n in (0..3000).filter(|n| n % 3 > 0) {
+        placer.release(SessionId(n));
+    }
+    let (live, before) = (placer.live(), placer.in_use());
+    assert!(live > 100 && live < placed / 2);
+    let mut calls = 0;
+    loop {
+        let migrations = placer.defragment(At(10_000 + calls), 20);
+        for migration in &migrations {
+            placer.finish(migration.session, Finish::Moved);
+        }
+        if migrations.is_empty() {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 1000, "sessions go round in circles");
+    }
+    assert!(placer.in_use() < before * 3 / 4, "{} of {before} are still in use", placer.in_use());
+    assert_eq!((placer.live(), check(placer.fleet(), Headroom::default(), &placer.seats())), (live, vec![]));
+}
+
+#[test]
 fn the_checker_finds_what_is_wrong() {
     let mut placer = placer(&[("t4", 2), ("rtx-4090", 1)]);
     fill(&mut placer, 0);

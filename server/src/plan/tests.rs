@@ -17,8 +17,10 @@ fn small() -> Plan {
 
 #[test]
 fn the_examples_give_a_plan() {
-    let result = simulate(&small(), 1).unwrap();
+    // As they are shipped.
+    let result = simulate(&Plan::parse(WORKLOAD, FLEET).unwrap(), 1).unwrap();
     let o = &result.outcome;
+    assert_eq!(o.refused(), 0, "the example fleet is large enough for the example workload");
     assert!(o.peak > 0 && o.in_use > 1.0 && o.ratio() >= 1.0);
     assert_eq!(o.placed + o.refused(), result.sessions as u64);
     let (in_use, at_peak) = (result.cost_in_use.unwrap(), result.cost_at_peak.unwrap());
