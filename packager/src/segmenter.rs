@@ -32,6 +32,9 @@ const CLOCK_WRONG: MediaDuration = MediaDuration(2 * media::FLICKS_PER_SECOND);
 /// Pictures are reordered by less than this, else there was a stall between them: five at 15 frames a second.
 const REORDER: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 3);
 
+/// Room that a segment with a hole over its target keeps for the frame behind the hole, which may be its publisher's last.
+const FRAME_BEHIND_HOLE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 10);
+
 /// Comparisons with the segment target forgive the noise of a capture clock.
 const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
 
@@ -96,11 +99,12 @@ impl Segmenter {
             return Some(self.cut(pts, discontinuity));
         };
         let elapsed = pts - start;
-        if elapsed > self.timing.longest_segment() {
+        let target = start + self.timing.settings.segment_target;
+        let in_hole = pts > target && self.previous.is_none_or(|previous| previous < target);
+        let room = if in_hole { FRAME_BEHIND_HOLE } else { MediaDuration::ZERO };
+        if elapsed + room > self.timing.longest_segment() {
             // The leading track stalled: the boundary lies in the hole, and what is missing beyond it becomes segments of
             // the usual length.
-            let target = start + self.timing.settings.segment_target;
-            let in_hole = self.previous.is_none_or(|previous| previous < target);
             return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
         }
         // From one picture shown later than all before it to the next: a reordered one tells nothing, and begins no segment.

@@ -198,10 +198,13 @@ impl Snapshot {
 
     /// A35 to A41 of bis 6.2.5.2: when a playlist request with these directives is answered.
     pub fn reload(&self, directives: &Directives) -> Reload {
+        // A playlist without a whole segment is an error to hls.js. Whoever watched before the server started anew asks so early.
+        let begun = self.listed.len() > usize::from(self.last_is_unnamed());
+        let now = if begun || self.ended { Reload::Now } else { Reload::Wait };
         let Some(msn) = directives.msn else {
             return match directives.part {
                 Some(_) => Reload::Refuse("_HLS_part needs _HLS_msn"),
-                None => Reload::Now,
+                None => now,
             };
         };
         if self.ended {
@@ -214,7 +217,7 @@ impl Snapshot {
             return Reload::Refuse("_HLS_msn is too far ahead");
         }
         let Some(part) = directives.part else {
-            return if msn < current { Reload::Now } else { Reload::Wait };
+            return if msn < current { now } else { Reload::Wait };
         };
         let parts_of = |msn: u64| self.segment_at(msn).map(|s| s.parts.len() as u64);
         // A part beyond a finished segment's last is the next segment's first.
@@ -223,14 +226,14 @@ impl Snapshot {
             _ => (msn, part),
         };
         if msn < open {
-            return Reload::Now;
+            return now;
         }
         let present = match &self.open {
             Some(open) if open.head.msn == msn => open.parts.len() as u64,
             _ => 0,
         };
         if part < present {
-            Reload::Now
+            now
         } else if part + 1 > present + self.parts_ahead() {
             Reload::Refuse("_HLS_part is too far ahead")
         } else {
@@ -305,7 +308,7 @@ impl Snapshot {
     fn about_to_cut(&self, open: &Open) -> bool {
         let noise = MediaDuration::from_millis(25);
         let usual = self.listed.last().map_or(self.timing.settings.segment_target, |last| last.duration);
-        open.duration + noise >= usual
+        !open.parts.is_empty() && open.duration + noise >= usual
     }
 
     fn is_next_part(&self, msn: u64, index: u64) -> bool {

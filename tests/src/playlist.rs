@@ -118,9 +118,9 @@ impl Playlist {
         self.segments.iter().filter(new).flat_map(move |s| s.parts.iter().skip(if s.msn == msn { part } else { 0 }))
     }
 
-    /// DISCONTINUITY tags since the channel began.
-    pub fn discontinuities(&self) -> u64 {
-        self.discontinuity_sequence + self.segments.iter().filter(|s| s.discontinuity).count() as u64
+    /// DISCONTINUITY tags in the window.
+    pub fn discontinuities(&self) -> usize {
+        self.segments.iter().filter(|s| s.discontinuity).count()
     }
 
     /// Segments and parts that are listed as missing.

@@ -17,8 +17,12 @@ use super::stretch::{HOLE, Stretch};
 use super::{Message, RenditionSet, RenditionStatus, RenditionView, TrackStatus};
 use crate::config::Ladder;
 
-/// Where a channel's timeline begins: above zero, so that a first DTS ahead of its PTS stays positive.
-const TIMELINE_START: MediaTime = MediaTime(media::FLICKS_PER_SECOND);
+/// Where a channel's timeline begins, behind what its first msn says: a first DTS ahead of its PTS stays positive.
+const TIMELINE_LEAD: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND);
+
+/// First msns count up by two a second. A timeline that begins with them goes on upward over a restart of the server as the
+/// msns do, and players that watched before find the new media behind the old.
+const TIMELINE_PER_MSN: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 2);
 
 /// Units looked at before the renditions are decided: under half a second of 120 fps video with audio. A session that
 /// brings more than this without the tracks becoming clear starts with what is there.
@@ -58,7 +62,7 @@ pub enum Effect {
 pub struct Core {
     settings: HlsSettings,
     ladder: Ladder,
-    /// Seeds EXT-X-MEDIA-SEQUENCE.
+    /// Seeds EXT-X-MEDIA-SEQUENCE and the timeline.
     first_msn: u64,
     segmenter: Segmenter,
     timing: Option<ChannelTiming>,
@@ -341,7 +345,7 @@ impl Core {
 
     /// A unit of a planned session: cut, pass through, hand to the engine.
     fn process(&mut self, mut unit: AccessUnit) {
-        let base = self.end_time().unwrap_or(TIMELINE_START);
+        let base = self.end_time().unwrap_or_else(|| timeline_start(self.first_msn));
         let Some(session) = &mut self.session else { return };
         let leads_by_plan = match session.tracks.as_ref().and_then(|t| t.video.as_ref()) {
             Some(_) => unit.kind() == TrackKind::Video,
@@ -577,6 +581,11 @@ impl Slot {
             changed
         });
     }
+}
+
+fn timeline_start(first_msn: u64) -> MediaTime {
+    let msns = i64::try_from(first_msn).unwrap_or(i64::MAX);
+    MediaTime(msns.saturating_mul(TIMELINE_PER_MSN.0).min(i64::MAX / 2)) + TIMELINE_LEAD
 }
 
 /// More than half of the unit lies before `at`.
