@@ -125,7 +125,9 @@ fn report(s: &Simulated) -> String {
         let _ = writeln!(t, "{text}");
     };
     line(format_args!("sessions         {} in {:.0} h, at most {} at once", s.sessions, o.hours, o.most_live));
-    line(format_args!("GPUs needed      {} at the peak, {:.1} on average", o.peak, o.in_use));
+    // Where sessions were refused, what was in use is not what is needed.
+    let gpus = if o.refused() == 0 { "GPUs needed" } else { "GPUs in use" };
+    line(format_args!("{gpus:<16} {} at the peak, {:.1} on average", o.peak, o.in_use));
     line(format_args!("lower bound      {:.1} on average if sessions could be cut; ratio {:.3}", o.bound, o.ratio()));
     line(format_args!(
         "utilisation      encode {:.1} %, decode {:.1} %, VRAM {:.1} % of what the GPUs in use may bear",
@@ -133,7 +135,8 @@ fn report(s: &Simulated) -> String {
         o.decode * 100.0,
         o.vram * 100.0
     ));
-    line(format_args!("refused          {}", o.refused()));
+    let too_small = if o.refused() == 0 { "" } else { ": this fleet does not hold the workload" };
+    line(format_args!("refused          {}{too_small}", o.refused()));
     for (cause, n) in &o.refusals {
         line(format_args!("  {cause:<28} {n}"));
     }

@@ -28,7 +28,11 @@ pub fn page(s: &Simulated) -> String {
     put(format_args!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">"
     ));
-    put(format_args!("<title>Fishladder plan</title><style>{STYLE}</style><h1>{} GPUs needed</h1>", o.peak));
+    let heading = match o.refused() {
+        0 => format!("{} GPUs needed", o.peak),
+        n => format!("{} GPUs in use do not hold the workload: {n} sessions refused", o.peak),
+    };
+    put(format_args!("<title>Fishladder plan</title><style>{STYLE}</style><h1>{heading}</h1>"));
     put(format_args!(
         "<p>{} sessions in {:.0} hours, at most {} at once; {:.1} GPUs in use on average, {:.3} of the lower bound; {} refused, {} migrations.</p>",
         s.sessions,

@@ -46,7 +46,9 @@ fn a_fleet_that_is_too_small_refuses_and_says_why() {
     let plan = Plan::parse(WORKLOAD, fleet).unwrap();
     let result = simulate(&plan, 1).unwrap();
     assert!(result.outcome.refusals.contains_key("encode full"), "{:?}", result.outcome.refusals);
-    assert!(report(&result).contains("encode full"));
+    let text = report(&result);
+    assert!(text.contains("encode full") && text.contains("does not hold the workload"), "{text}");
+    assert!(!text.contains("GPUs needed") && chart::page(&result).contains("do not hold the workload"));
     assert!(result.cost_in_use.is_none(), "nothing has a price");
 }
 
