@@ -2,7 +2,7 @@
 //!
 //! `configs/fishladder.toml` documents every key; a test proves that it says what the defaults here say.
 
-mod read;
+pub mod read;
 #[cfg(test)]
 mod tests;
 
@@ -270,7 +270,8 @@ pub fn channel_request(
     Some(ChannelRequest { source: source?, ladder })
 }
 
-fn document(toml: &str) -> Result<Value, Fault> {
+/// A TOML text as a JSON value.
+pub fn document(toml: &str) -> Result<Value, Fault> {
     let table = toml::from_str::<toml::Table>(toml).map_err(|e| {
         let line = e.span().and_then(|s| toml.get(..s.start)).map_or(1, |before| before.matches('\n').count() + 1);
         Fault::new("", format!("line {line}: {}", e.message().replace('\n', " ")))

@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod http;
 mod metrics;
+mod plan;
 mod serve;
 mod shutdown;
 mod supervisor;
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell how many GPUs a workload needs, and what a session costs on them.
+    Plan(PlanArguments),
     /// Encode one session, or all of a device; started by the server.
     #[command(hide = true)]
     Worker {
@@ -68,6 +71,22 @@ struct ServeArguments {
     demo: bool,
 }
 
+#[derive(clap::Args)]
+struct PlanArguments {
+    /// What comes: ladders and sessions (TOML); configs/plan/workload.toml documents every key.
+    #[arg(long)]
+    workload: PathBuf,
+    /// What there is: devices with counts and prices (TOML); configs/plan/fleet.toml documents every key.
+    #[arg(long)]
+    fleet: PathBuf,
+    /// Write the charts there, as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Another draw of the same workload.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
@@ -82,6 +101,13 @@ fn main() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::Doctor { json } => doctor::run(json),
+        Command::Plan(a) => match plan::run(&a.workload, &a.fleet, a.html.as_deref(), a.seed) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(faults) => report(&faults),
+        },
         Command::Worker { device: false, .. } => engine::worker::run(),
         Command::Worker { device: true, fails_after_ms } => {
             engine::worker::run_device(fails_after_ms.map(std::time::Duration::from_millis))
