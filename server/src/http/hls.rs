@@ -101,6 +101,15 @@ pub fn preflight() -> Response<Body> {
     response
 }
 
+/// 204: whoever asks may watch; others have got 403 before this. Caches may remember it for a moment, so that one that has
+/// taken the token out of its keys can ask for each viewer.
+pub fn access() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=10"));
+    response
+}
+
 async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, request: &Parts) -> Response<Body> {
     let directives = match directives(request.uri.query()) {
         Ok(d) => d,
