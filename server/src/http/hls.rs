@@ -173,9 +173,8 @@ async fn wait<T>(
             Err(_) => {
                 app.metrics.timeout("held");
                 let problem = "nothing new came within three target durations; the publisher seems to be gone";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem)
-                    .retry(target)
-                    .response());
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem).retry(target);
+                return Err(for_a_moment(problem.response()));
             }
         }
     }
@@ -402,16 +401,22 @@ fn no_channel() -> Response<Body> {
     missing("there is no such channel")
 }
 
-/// 404, cached for a moment only: what is missing now may be there soon (A50).
 fn missing(detail: &str) -> Response<Body> {
-    let mut response = Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+    for_a_moment(Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response())
+}
+
+/// What is not there now may be there soon (A50). Not `no-store`: a cache lets requests for the same thing wait for each
+/// other, and with an answer that it must not keep each of them would be held anew, one behind the other; and a crowd that
+/// waits for a programme to begin should ask the cache, not us.
+fn for_a_moment(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     response
 }
 
 fn not_yet() -> Response<Body> {
     let detail = "the channel is waiting for its publisher, or its first segments are on their way";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1)).response()
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1));
+    for_a_moment(problem.response())
 }
 
 fn refused(why: &str) -> Response<Body> {
