@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::time::Duration;
 
-use e2e::clients::{ffmpeg_plays, ffprobe_refused};
-use e2e::have;
+use e2e::clients::{browser, ffmpeg_plays, ffprobe_refused};
 use e2e::publishers::Ffmpeg;
 use e2e::server::{Options, Server, run};
+use e2e::{have, until};
 use serde_json::{Value, json};
 
 const ADMIN: &str = "admin-0123456789abcdef";
@@ -35,6 +36,19 @@ fn sign(key: &str, channel: &str, life: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Makes the channel `show` as an operator.
+async fn put(server: &Server, sdp: &str) {
+    let body = json!({ "source": { "rtp": { "sdp": sdp } }, "ladder": "passthrough" }).to_string();
+    let put = server.request("PUT", "/api/v1/channels/show").bearer_auth(ADMIN);
+    assert_eq!(put.header("content-type", "application/json").body(body).send().await.unwrap().status(), 201);
+    server.state("show", "live").await;
+}
+
+/// Waits until there is something to play at this path.
+async fn listed(server: &Server, path: &str) {
+    until("the multivariant playlist", || async { server.get(path).await.status().is_success().then_some(()) }).await;
+}
+
 async fn refused(server: &Server, path: &str) -> String {
     let response = server.get(path).await;
     assert_eq!(response.status(), 403, "{path}");
@@ -53,10 +67,7 @@ async fn ffmpeg_plays_a_signed_path_and_nothing_else_is_served() {
     let key = key_file(folder.path(), "key", OLD);
     let server = start(&key, None).await;
     let publisher = Ffmpeg::default().publish().await;
-    let body = json!({ "source": { "rtp": { "sdp": publisher.sdp } }, "ladder": "passthrough" }).to_string();
-    let put = server.request("PUT", "/api/v1/channels/show").bearer_auth(ADMIN);
-    assert_eq!(put.header("content-type", "application/json").body(body).send().await.unwrap().status(), 201);
-    server.state("show", "live").await;
+    put(&server, &publisher.sdp).await;
 
     let ask = server.request("POST", "/api/v1/channels/show/sign").body(r#"{"expires":"1h"}"#);
     assert_eq!(ask.try_clone().unwrap().send().await.unwrap().status(), 401);
@@ -67,7 +78,7 @@ async fn ffmpeg_plays_a_signed_path_and_nothing_else_is_served() {
 
     // The harness's viewer checks playlists and fetches parts by their relative URIs; so does ffmpeg.
     let channel = format!("~{token}/show");
-    e2e::until("the renditions", || async { server.get(&by_api).await.status().is_success().then_some(()) }).await;
+    listed(&server, &by_api).await;
     server.follow(&channel, "src", 10).await;
     ffmpeg_plays(&server.url(&by_command), 4).await;
 
@@ -91,7 +102,7 @@ async fn ffmpeg_plays_a_signed_path_and_nothing_else_is_served() {
     assert!(errors.contains("403"), "{errors}");
 
     let brief = sign(&key, "show", "1s");
-    e2e::until("the token to expire", || async {
+    until("the token to expire", || async {
         let response = server.get(&brief).await;
         (response.status() == 403).then_some(())
     })
@@ -100,6 +111,30 @@ async fn ffmpeg_plays_a_signed_path_and_nothing_else_is_served() {
     for secret in [OLD, token] {
         assert!(!server.log().contains(secret), "a secret is in the log");
     }
+}
+
+/// The watch page plays from a viewer's link, and signs for an operator; so does the status page.
+#[tokio::test]
+async fn the_pages_play_signed_channels() {
+    if !have("ffmpeg")
+        || !(have("chromium") && have("node") && have("tests/browser/node_modules/playwright-core/package.json"))
+    {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let key = key_file(folder.path(), "key", OLD);
+    let server = start(&key, None).await;
+    let publisher = Ffmpeg::default().publish().await;
+    put(&server, &publisher.sdp).await;
+    let path = sign(&key, "show", "1h");
+    listed(&server, &path).await;
+    let token = path.split(['~', '/']).nth(3).unwrap();
+    let report = browser("signed.mjs", &[server.base(), "show", token, ADMIN], Duration::from_secs(180)).await;
+    assert!(report["refused"].as_str().unwrap().contains("not good for this channel"), "{report}");
+    assert_eq!((&report["dialogs"], &report["preview"]), (&json!(0), &json!(true)), "{report}");
+    assert_eq!(report["viewer"], server.url(&path), "{report}");
+    let operator = report["operator"].as_str().unwrap();
+    assert!(operator.contains("/live/~") && operator != server.url(&path), "{report}");
 }
 
 /// A new key becomes the current one while the old one's tokens stay good, until that key is dropped.

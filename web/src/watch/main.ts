@@ -43,6 +43,8 @@ declare global {
 }
 
 startTheme();
+// Another link to the same channel in this tab changes only what is behind `#`.
+addEventListener('hashchange', () => location.reload());
 const channel = channelOfPath(location.pathname);
 if (channel) watchablePath(channel, location.hash).then((path) => start(channel, path), refuse);
 else refuse('This address names no channel: letters, digits, _ and -, at most 64.');
