@@ -34,12 +34,12 @@ pub struct Logged {
 }
 
 impl Cache {
-    /// Starts it in front of `origin`, a base URL.
-    pub async fn start(origin: &str) -> Self {
+    /// Starts it in front of `origin`, a base URL, with this file of configs/nginx.
+    pub async fn start(configuration: &str, origin: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path().display();
         let port = free_tcp_port();
-        let mut site = std::fs::read_to_string(root().join("configs/nginx/fishladder.conf")).unwrap();
+        let mut site = std::fs::read_to_string(root().join("configs/nginx").join(configuration)).unwrap();
         for (shipped, ours) in [
             ("server 127.0.0.1:8080;", format!("server {};", origin.trim_start_matches("http://"))),
             ("listen 80;", format!("listen 127.0.0.1:{port};")),

@@ -1,14 +1,16 @@
 //! A real cache in front: however many viewers there are, the origin is asked once for each object.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Instant;
 
 use e2e::cache::{Cache, NGINX};
 use e2e::have;
 use e2e::playlist::{Playlist, attribute};
 use e2e::publishers::Ffmpeg;
-use e2e::server::Server;
+use e2e::server::{Server, run};
 use e2e::viewer::Viewer;
 use serde_json::json;
 
@@ -61,7 +63,7 @@ async fn two_hundred_viewers_cost_the_origin_one_request_per_object() {
     }
     // Long parts: two hundred viewers, the cache and the server share a small machine.
     let server = Server::start(&["hls.part_target=500ms"]).await;
-    let cache = Cache::start(server.base()).await;
+    let cache = Cache::start("fishladder.conf", server.base()).await;
     let publisher = Ffmpeg::default().publish().await;
     server.put_sdp("show", &publisher.sdp, Some(json!("passthrough"))).await;
     server.live("show", &["src"]).await;
@@ -111,7 +113,7 @@ async fn a_cached_object_is_the_same_for_everyone() {
         return;
     }
     let server = Server::start(&[]).await;
-    let cache = Cache::start(server.base()).await;
+    let cache = Cache::start("fishladder.conf", server.base()).await;
     let publisher = Ffmpeg::default().publish().await;
     server.put_sdp("show", &publisher.sdp, Some(json!("passthrough"))).await;
     server.live("show", &["src"]).await;
@@ -172,4 +174,91 @@ async fn a_cached_object_is_the_same_for_everyone() {
         assert_eq!(cache.get(closed).await.status(), 404, "{closed}");
     }
     assert_eq!(cache.errors(), "");
+}
+
+/// With a token of its own for each viewer the cache keeps one copy, and lets nobody in whom the origin would not.
+#[tokio::test]
+async fn viewers_with_tokens_of_their_own_share_what_is_cached() {
+    if !have_all() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let setting = format!("viewers.key_file={}", key.display());
+    let server = Server::start(&[&setting]).await;
+    let cache = Cache::start("fishladder-per-viewer.conf", server.base()).await;
+    // `~TOKEN`; each life another token.
+    let token = |channel: &str, life: &str| {
+        let output = run(&["sign", "--channel", channel, "--expires", life, "--set", &setting]);
+        let path = String::from_utf8(output.stdout).unwrap();
+        path.split('/').nth(2).unwrap().to_owned()
+    };
+    let (first, second, other) = (token("show", "1h"), token("show", "2h"), token("other", "1h"));
+    assert!(first != second);
+    let publisher = Ffmpeg::default().publish().await;
+    server.put_sdp("show", &publisher.sdp, Some(json!("passthrough"))).await;
+    e2e::until("the multivariant playlist", || async {
+        server.get(&format!("/live/{first}/show/index.m3u8")).await.status().is_success().then_some(())
+    })
+    .await;
+
+    // Both follow through the cache; what they ask for is fetched once.
+    let channels = [format!("{first}/show"), format!("{second}/show")];
+    let (a, b) = tokio::join!(
+        follow(Viewer::clone(&cache), channels[0].clone(), 8),
+        follow(Viewer::clone(&cache), channels[1].clone(), 8)
+    );
+    assert!(a.is_disjoint(&b));
+    let asked = cache.asked();
+    let mut objects: HashMap<String, usize> = HashMap::new();
+    for (uri, times) in &asked {
+        let (_, object) = uri.split_once("/show/").unwrap();
+        *objects.entry(object.to_owned()).or_default() += times;
+    }
+    let once = objects.iter().filter(|(object, _)| !object.ends_with("index.m3u8"));
+    assert!(once.clone().count() >= 14 && once.clone().all(|(_, n)| *n <= 1), "{objects:?}");
+    assert!(once.clone().any(|(object, _)| object.ends_with(".m4s")), "{objects:?}");
+
+    // What is cached is given to nobody else: another channel's token, none, a spoilt one, and paths that mean another
+    // channel once they are put in order.
+    let (object, _) = objects.iter().find(|(object, _)| object.ends_with(".m4s")).unwrap();
+    let spoilt = first.replace("~A", "~B");
+    let expired = token("show", "1s");
+    e2e::until("the token to expire", || async {
+        (server.get(&format!("/live/{expired}/show/access")).await.status() == 403).then_some(())
+    })
+    .await;
+    assert!(raw(&cache, &format!("/live/{second}/show/{object}")).starts_with("HTTP/1.1 200"));
+    for path in [
+        format!("/live/show/{object}"),
+        format!("/live/{other}/show/{object}"),
+        format!("/live/{spoilt}/show/{object}"),
+        format!("/live/{expired}/show/{object}"),
+        format!("/live/{other}/other/../show/{object}"),
+        format!("/live/{other}/other/%2e%2e/show/{object}"),
+        format!("/live/{other}/other%2f..%2fshow/{object}"),
+        format!("/live/{other}/other/../../show/{object}"),
+        format!("/live//{other}//show/{object}"),
+        format!("/live/~/show/{object}"),
+        format!("/live/{other}%2f/show/{object}"),
+        format!("/live/{first}%20/show/{object}"),
+        format!("/live/{first}%0d%0a/show/{object}"),
+        format!("/fishladder-access/../live/show/{object}"),
+    ] {
+        let answer = raw(&cache, &path);
+        assert!(answer.starts_with("HTTP/1.1 403"), "{path}: {answer}");
+        assert!(answer.contains("Access-Control-Allow-Origin: *"), "{path}: {answer}");
+    }
+    assert!(raw(&cache, "/fishladder-access").starts_with("HTTP/1.1 404"));
+    assert_eq!(cache.errors(), "");
+}
+
+/// Status line and headers of a path that a URL library would put in order first.
+fn raw(cache: &Cache, path: &str) -> String {
+    let mut socket = TcpStream::connect(cache.base().trim_start_matches("http://")).unwrap();
+    socket.write_all(format!("HEAD {path} HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
 }
