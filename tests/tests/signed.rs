@@ -116,9 +116,8 @@ async fn ffmpeg_plays_a_signed_path_and_nothing_else_is_served() {
 /// The watch page plays from a viewer's link, and signs for an operator; so does the status page.
 #[tokio::test]
 async fn the_pages_play_signed_channels() {
-    if !have("ffmpeg")
-        || !(have("chromium") && have("node") && have("tests/browser/node_modules/playwright-core/package.json"))
-    {
+    let needed = ["ffmpeg", "chromium", "node", "tests/browser/node_modules/playwright-core/package.json"];
+    if !needed.into_iter().all(have) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
