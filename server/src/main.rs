@@ -8,12 +8,15 @@ mod metrics;
 mod plan;
 mod serve;
 mod shutdown;
+mod sign;
 mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand};
+use media::ChannelName;
 
 use crate::config::{Config, Fault};
 
@@ -31,6 +34,8 @@ enum Command {
     Serve(ServeArguments),
     /// List everything that is wrong in a configuration file.
     CheckConfig { file: PathBuf },
+    /// Print a path that lets viewers watch a channel until it expires; needs viewers.key_file in the configuration.
+    Sign(SignArguments),
     /// Tell what this host has and lacks for decoding and encoding, and how to mend it; fails if anything is broken.
     Doctor {
         /// As JSON, for programs.
@@ -87,6 +92,22 @@ struct PlanArguments {
     seed: u64,
 }
 
+#[derive(clap::Args)]
+struct SignArguments {
+    /// The channel that may be watched; it need not exist yet.
+    #[arg(long)]
+    channel: ChannelName,
+    /// How long, for example 90m or 12h.
+    #[arg(long, value_parser = |text: &str| config::token_life(&text.into()))]
+    expires: Duration,
+    /// The server's configuration file, which names the key's file.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Override one key; may be repeated.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
@@ -98,6 +119,10 @@ fn main() -> ExitCode {
                 println!("{}: no faults", file.display());
                 ExitCode::SUCCESS
             }
+            Err(faults) => report(&faults),
+        },
+        Command::Sign(a) => match Config::load(a.config.as_deref(), &a.set) {
+            Ok(config) => print_signed(&config, &a),
             Err(faults) => report(&faults),
         },
         Command::Doctor { json } => doctor::run(json),
@@ -117,6 +142,16 @@ fn main() -> ExitCode {
             engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })
         }
     }
+}
+
+fn print_signed(config: &Config, a: &SignArguments) -> ExitCode {
+    let Some(keys) = sign::Keys::of(&config.viewers) else {
+        eprintln!("error: viewers.key_file: is missing, so there is nothing to sign with");
+        return ExitCode::FAILURE;
+    };
+    let token = keys.sign(&a.channel, SystemTime::now() + a.expires);
+    println!("{}", sign::playlist_path(&token, &a.channel));
+    ExitCode::SUCCESS
 }
 
 fn report(faults: &[Fault]) -> ExitCode {

@@ -107,6 +107,15 @@ pub fn preflight() -> Response<Body> {
     response
 }
 
+/// 204: whoever asks may watch; others have got 403 before this. Caches may remember it for a moment, so that one that has
+/// taken the token out of its keys can ask for each viewer.
+pub fn access() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=10"));
+    response
+}
+
 async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, request: &Parts) -> Response<Body> {
     let directives = match directives(request.uri.query()) {
         Ok(d) => d,
@@ -188,9 +197,8 @@ async fn wait<T>(
             Err(_) => {
                 app.metrics.timeout("held");
                 let problem = "nothing new came within three target durations; the publisher seems to be gone";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem)
-                    .retry(target)
-                    .response());
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem).retry(target);
+                return Err(for_a_moment(problem.response()));
             }
         }
     }
@@ -417,16 +425,22 @@ fn no_channel() -> Response<Body> {
     missing("there is no such channel")
 }
 
-/// 404, cached for a moment only: what is missing now may be there soon (A50).
 fn missing(detail: &str) -> Response<Body> {
-    let mut response = Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+    for_a_moment(Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response())
+}
+
+/// What is not there now may be there soon (A50). Not `no-store`: a cache lets requests for the same thing wait for each
+/// other, and with an answer that it must not keep each of them would be held anew, one behind the other; and a crowd that
+/// waits for a programme to begin should ask the cache, not us.
+fn for_a_moment(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     response
 }
 
 fn not_yet() -> Response<Body> {
     let detail = "the channel is waiting for its publisher, or its first segments are on their way";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1)).response()
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1));
+    for_a_moment(problem.response())
 }
 
 fn refused(why: &str) -> Response<Body> {
