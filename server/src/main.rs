@@ -3,6 +3,7 @@
 mod channel;
 mod config;
 mod doctor;
+mod fleet;
 mod http;
 mod metrics;
 mod plan;

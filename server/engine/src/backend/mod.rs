@@ -112,6 +112,11 @@ impl Preset {
         WORDS.iter().find(|(known, ..)| *known == word).map(|(_, x264, step)| Self { x264, step: *step })
     }
 
+    /// 1 (fastest) to 7 (best).
+    pub fn step(self) -> u8 {
+        self.step
+    }
+
     /// As [`Preset::parse`]; an unknown word must not end a worker, so it becomes the usual one.
     pub fn parse_or_usual(word: &str) -> Self {
         Self::parse(word).unwrap_or(Self { x264: "veryfast", step: 3 })
