@@ -38,6 +38,9 @@ const RAW_QUEUE: u32 = 3;
 /// The rate that encoders are told where the source does not say one; `RateGauge` corrects the consequences.
 const NOMINAL_RATE: (u32, u32) = (30, 1);
 
+/// Characters of an error's cause: the line must fit in the parent's log.
+const MAX_CAUSE: usize = 200;
+
 /// What comes out, on GStreamer's threads; must not block for long.
 pub(crate) type Output = Arc<dyn Fn(u8, Arc<TrackConfig>, Unit) + Send + Sync>;
 
@@ -697,7 +700,11 @@ fn count_into(
 
 fn failed(error: &gst::message::Error) -> GraphError {
     let from = error.src().map(|s| s.name().to_string()).unwrap_or_default();
-    GraphError::Failed(format!("{from}: {}", error.error()))
+    // The message is the same for whatever goes wrong in an encoder; the cause stands behind the first line, which names
+    // the place in GStreamer's source.
+    let cause = error.debug().and_then(|d| Some(d.split_once('\n')?.1.chars().take(MAX_CAUSE).collect::<String>()));
+    let cause = cause.filter(|c| !c.is_empty()).map(|c| format!(" ({})", c.replace('\n', "; "))).unwrap_or_default();
+    GraphError::Failed(format!("{from}: {}{cause}", error.error()))
 }
 
 fn fraction((n, d): (u32, u32)) -> gst::Fraction {
