@@ -1,6 +1,8 @@
 //! Sources made by GStreamer and a driver for `Engine` with a real worker process.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod stubs;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
