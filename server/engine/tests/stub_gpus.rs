@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use engine::backend::{Codec, Policy};
 use engine::probe::{self, Device, Finding};
 use engine::{Engine, EngineEvent, LadderSpec};
-use media::{AccessUnit, MediaTime, TrackConfig};
+use media::{AccessUnit, MediaDuration, MediaTime, TrackConfig};
 use support::stubs::{contexts, forget_log, log, on, under, under_without, uuid};
 use support::*;
 
@@ -192,6 +192,30 @@ fn a_gpu_without_nvenc_decodes_and_scales_for_the_cpu_where_it_may() {
             assert_eq!(contexts(&log, 0), (1, 2), "{log:#?}");
             let reason = first_failure(Policy::GpuOnly, ladder(&sizes)).await;
             assert!(reason.contains("gpu-only: the GPU has no H.264 encoder"), "{reason}");
+        });
+    });
+}
+
+#[test]
+fn a_source_that_changes_size_keeps_its_encoders_and_their_sessions() {
+    under("a_source_that_changes_size_keeps_its_encoders_and_their_sessions", "full", &[], || {
+        if !gstreamer_or_skip() {
+            return;
+        }
+        run(async {
+            let mut source = h264(640, 360, 30, 40, 20, START);
+            for (width, height) in [(480, 640), (1280, 720)] {
+                let resume = source.last().unwrap().pts + MediaDuration::from_ticks(3000, 90_000);
+                source.extend(h264(width, height, 30, 40, 20, resume));
+            }
+            let got =
+                run_through_on(Some(on(0, Policy::GpuOnly)), ladder(&[(320, 180)]), interleave(&source, &[])).await;
+            assert!(got.restarts.is_empty() && got.failed.is_none(), "{:?} {:?}", got.restarts, got.failed);
+            assert_eq!((got.pts("v180"), got.keys("v180")), (pts(&source), keys(&source)));
+            let units = &got.units["v180"];
+            assert!(units.iter().all(|u| u.config == units[0].config), "the rendition keeps its configuration");
+            let log = log();
+            assert_eq!(log.iter().filter(|line| line.contains("encoder 0 opened")).count(), 1, "{log:#?}");
         });
     });
 }
