@@ -93,11 +93,11 @@ fn difference(a: &[AccessUnit], b: &[AccessUnit], (width, height): (u32, u32)) -
     let luma = (width * height) as usize;
     let (a, b) = (decode(a, ANNEX_B, "avdec_h264"), decode(b, ANNEX_B, "avdec_h264"));
     assert_eq!(a.len(), b.len());
-    let of = |(a, b): (&(u64, Vec<u8>), &(u64, Vec<u8>))| {
-        let sum: u64 = a.1[..luma].iter().zip(&b.1[..luma]).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    let mean = |a: &[u8], b: &[u8]| {
+        let sum: u64 = a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
         sum as f64 / luma as f64
     };
-    a.iter().zip(&b).map(of).fold(0.0, f64::max)
+    a.iter().zip(&b).map(|((_, a), (_, b))| mean(&a[..luma], &b[..luma])).fold(0.0, f64::max)
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use engine::backend::{Codec, Policy};
 use engine::probe::{self, Device, Finding};
 use engine::{Engine, EngineEvent, LadderSpec};
 use media::{AccessUnit, MediaDuration, MediaTime, TrackConfig};
-use support::stubs::{contexts, forget_log, log, on, under, under_without, uuid};
+use support::stubs::{contexts, forget_log, log, on, under, under_each, under_without, uuid};
 use support::*;
 
 const START: MediaTime = MediaTime(123_456_789_012);
@@ -247,6 +247,44 @@ fn a_gpu_whose_sessions_were_all_taken_before_has_no_encoder_and_that_is_said() 
         }
         let reason = run(first_failure(Policy::GpuOnly, ladder(&[(320, 180)])));
         assert!(reason.contains("gpu-only: the GPU has no H.264 encoder"), "{reason}");
+    });
+}
+
+#[test]
+fn what_a_gpu_can_do_is_asked_at_every_start_and_not_remembered() {
+    let name = "what_a_gpu_can_do_is_asked_at_every_start_and_not_remembered";
+    // No GPU at all, as where an image is built; then all sessions taken, so that there is no encoder; then free ones; then
+    // nothing that compiles the scaler.
+    under_each(name, &["", "full:sessions=0", "full", "full -libnvrtc.so"], |host| {
+        if !gstreamer_or_skip() {
+            return;
+        }
+        let findings = probe::diagnose();
+        assert!(
+            !codes(&findings).iter().any(|(code, _)| *code == "elements-missing"),
+            "{host}: {:?}",
+            codes(&findings)
+        );
+        let found = devices(&findings);
+        assert_eq!(found.len(), usize::from(!host.is_empty()), "{host}");
+        let Some(device) = found.get(&uuid(0)) else { return };
+        assert_eq!(device.elements.encoders.contains_key(&Codec::H264), !host.contains("sessions=0"), "{host}");
+        assert_eq!(device.elements.scaler.is_some(), !host.contains("nvrtc"), "{host}");
+        run(async {
+            let reason = match host {
+                "full" => {
+                    let source = h264(640, 360, 30, 30, 30, START);
+                    let device = Some(on(0, Policy::GpuOnly));
+                    let got = run_through_on(device, ladder(&[(320, 180)]), interleave(&source, &[])).await;
+                    assert_eq!((got.pts("v180"), got.restarts), (pts(&source), vec![]));
+                    return;
+                }
+                "full:sessions=0" => "gpu-only: the GPU has no H.264 encoder",
+                _ => "gpu-only: nothing scales pictures in the GPU's memory",
+            };
+            let got = first_failure(Policy::GpuOnly, ladder(&[(320, 180)])).await;
+            assert!(got.contains(reason), "{host}: {got}");
+        });
     });
 }
 

@@ -16,6 +16,7 @@ const NAMES: [&str; 5] =
     ["libcuda.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1", "libnvidia-ml.so.1", "libnvrtc.so"];
 /// Set in the inner process.
 const LOG: &str = "FISHLADDER_STUB_LOG";
+const HOST: &str = "FISHLADDER_STUB_HOST";
 
 /// Runs `body` under stubs for `gpus` (driver.c says how they are written). `test` is the test's own name.
 pub fn under(test: &str, gpus: &str, environment: &[(&str, &str)], body: impl FnOnce()) {
@@ -29,14 +30,32 @@ pub fn under_without(test: &str, gpus: &str, missing: &[&str], environment: &[(&
     }
     let own = tempfile::tempdir().unwrap();
     let libraries = libraries(own.path(), missing);
+    again(test, own.path(), &libraries, gpus, environment);
+}
+
+/// Runs `body` for each of several hosts' GPUs in turn, with one list of elements and one cache for all: what a host
+/// remembers when they change. `GPUS -LIBRARY` lacks that library. `body` gets the host.
+pub fn under_each(test: &str, hosts: &[&str], body: impl FnOnce(&str)) {
+    if std::env::var_os(LOG).is_some() {
+        return body(&std::env::var(HOST).unwrap());
+    }
+    let own = tempfile::tempdir().unwrap();
+    for host in hosts {
+        let (gpus, missing) = host.split_once(" -").map_or((*host, vec![]), |(gpus, library)| (gpus, vec![library]));
+        again(test, own.path(), &libraries(own.path(), &missing), gpus, &[(HOST, host)]);
+    }
+}
+
+/// Starts this executable for one test.
+fn again(test: &str, own: &Path, libraries: &Path, gpus: &str, environment: &[(&str, &str)]) {
     let mut inner = Command::new(std::env::current_exe().unwrap());
     inner.args(["--exact", test, "--nocapture", "--include-ignored"]);
     inner
         .env("LD_LIBRARY_PATH", libraries)
         .env("FISHLADDER_STUB_GPUS", gpus)
-        .env(LOG, own.path().join("log"))
-        .env("GST_REGISTRY", own.path().join("registry.bin"))
-        .env("XDG_CACHE_HOME", own.path())
+        .env(LOG, own.join("log"))
+        .env("GST_REGISTRY", own.join("registry.bin"))
+        .env("XDG_CACHE_HOME", own)
         .env_remove("CUDA_VISIBLE_DEVICES")
         .env_remove("GST_CUDA_NVRTC_LIBNAME")
         // A property that an element does not take as it is given is a warning of GLib's: the worker ends with it.
@@ -54,6 +73,7 @@ pub fn under_without(test: &str, gpus: &str, missing: &[&str], environment: &[(&
 fn libraries(own: &Path, missing: &[&str]) -> PathBuf {
     let built = std::env::var_os("FISHLADDER_STUB_LIBRARY").map_or_else(|| build(own), PathBuf::from);
     let folder = own.join("lib");
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir(&folder).unwrap();
     for name in NAMES {
         if missing.contains(&name) {
