@@ -12,6 +12,7 @@ if ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
   echo "SKIPPED: this host has no NVIDIA GPU (no /dev/nvidia0)" >&2
   exit 0
 fi
+scripts/setup.sh run
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=index,name,driver_version,memory.total --format=csv,noheader
 # A list of elements that was made before the driver came would have none of the GPU's.
 GST_REGISTRY=$(mktemp -u)
