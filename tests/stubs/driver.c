@@ -497,8 +497,9 @@ static int configure(struct encoder *encoder, const void *parameters, const char
   uint32_t rate_control = FIELD(uint32_t, config, 40 + 36), h264 = FIELD(uint32_t, config, 168);
   encoder->aud = h264 >> 6 & 1;
   encoder->repeat = h264 >> 12 & 1;
-  note("encoder %d %s %ux%u rc=%d bits=%u vbv=%u gop=%u interval=%d lookahead=%u reorder=%u strict=%u aud=%d repeat=%d",
-       encoder->gpu->number, verb, encoder->width, encoder->height, FIELD(int, config, 44), FIELD(uint32_t, config, 60),
+  note("encoder %d %s %ux%u preset=%08x tune=%d rc=%d bits=%u vbv=%u gop=%u interval=%d lookahead=%u reorder=%u strict=%u aud=%d repeat=%d",
+       encoder->gpu->number, verb, encoder->width, encoder->height, FIELD(uint32_t, parameters, 20),
+       FIELD(int, parameters, 136), FIELD(int, config, 44), FIELD(uint32_t, config, 60),
        FIELD(uint32_t, config, 68), encoder->gop, FIELD(int, config, 24), rate_control >> 5 & 1, !(rate_control >> 9 & 1),
        rate_control >> 11 & 1, encoder->aud, encoder->repeat);
   return ENC_OK;
