@@ -4,7 +4,8 @@
 # Skips aloud where no such root can be made, which is a failure where FISHLADDER_STRICT=1 and FISHLADDER_TRIXIE=1 are set:
 # a host without root or without a mirror can still run every other test in earnest.
 #
-#   FISHLADDER_MIRROR  the Debian mirror; otherwise this host's own first Debian source
+#   FISHLADDER_MIRROR   the Debian mirror; otherwise this host's own first Debian source
+#   FISHLADDER_PROFILE  dev: cargo's dev profile; otherwise release, which make test has built anyway
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=trixie
@@ -30,7 +31,7 @@ mirror() {
 }
 
 make_root() {
-  command -v debootstrap >/dev/null || apt-get install -y --no-install-recommends debootstrap >/dev/null || skip "debootstrap is not installed"
+  command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null; } || skip "debootstrap is not installed"
   local from part=$root.part
   from=$(mirror)
   [ -n "$from" ] || skip "no Debian mirror among this host's sources; set FISHLADDER_MIRROR"
@@ -54,7 +55,7 @@ unshare --mount true || skip "this host lets nobody mount"
 profile=${FISHLADDER_PROFILE:---release}
 [ "$profile" != dev ] || profile=
 # shellcheck disable=SC2086
-test=$(cargo test $profile --locked -p engine --test stub_gpus --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+test=$(cargo test $profile --locked -p engine --test stub_gpus --no-run 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 worker=$(dirname "$(dirname "$test")")/engine-worker
 [ -x "$test" ] && [ -x "$worker" ] || { echo "cargo did not say where it built the tests" >&2; exit 1; }
 mkdir -p "$root/opt/fishladder"

@@ -7,6 +7,7 @@
  *   FISHLADDER_STUB_GPUS    GPUs, by commas, each KIND[:sessions=N]. KIND `full` decodes and encodes, `no-nvenc` only
  *                           decodes. N: encoder sessions of a process that are still free; all others are taken.
  *   FISHLADDER_STUB_DRIVER  the driver's version (580.95.05); from 590 on NVENC's old presets are gone.
+ *   FISHLADDER_STUB_LOSE    after so many encoded pictures of a process the GPU is lost to it: every call fails.
  *   FISHLADDER_STUB_LOG     a file: a line for each context, session, encoder, decoder and refusal, with the GPU's number.
  *
  * Layouts are those of CUDA 12's and the Video Codec SDK 12's public headers, which the SDK 11 that GStreamer 1.22 was
@@ -26,9 +27,9 @@
 /* What a GPU has where `sessions` is not said; NVML shows the difference as taken. */
 #define ALL_SESSIONS 64
 
-enum { CUDA_OK = 0, CUDA_INVALID = 1, CUDA_OUT_OF_MEMORY = 2, CUDA_NO_DEVICE = 100, CUDA_BAD_DEVICE = 101 };
+enum { CUDA_OK = 0, CUDA_INVALID = 1, CUDA_OUT_OF_MEMORY = 2, CUDA_NO_DEVICE = 100, CUDA_BAD_DEVICE = 101, CUDA_LAUNCH_FAILED = 719 };
 enum { ENC_OK = 0, ENC_UNSUPPORTED_DEVICE = 2, ENC_INVALID_DEVICE = 4, ENC_INVALID_PARAM = 8, ENC_OUT_OF_MEMORY = 10,
-       ENC_UNSUPPORTED_PARAM = 12, ENC_TOO_MANY_SESSIONS = 21 };
+       ENC_UNSUPPORTED_PARAM = 12, ENC_GENERIC = 20, ENC_TOO_MANY_SESSIONS = 21 };
 
 struct gpu {
   int number; /* Of all, counted from 0 whatever is visible. */
@@ -50,6 +51,9 @@ static int visible_count;
 /* Each thread's stack of contexts. */
 static __thread struct context *stack[16];
 static __thread int depth;
+
+static int pictures_left = -1; /* Until the GPU is lost; below 0: never. */
+static int lost(void) { return __atomic_load_n(&pictures_left, __ATOMIC_RELAXED) == 0; }
 
 static void note(const char *format, ...) {
   const char *path = getenv("FISHLADDER_STUB_LOG");
@@ -91,7 +95,8 @@ static struct gpu *named(const char *word) {
 }
 
 __attribute__((constructor)) static void read_environment(void) {
-  const char *given = getenv("FISHLADDER_STUB_GPUS");
+  const char *given = getenv("FISHLADDER_STUB_GPUS"), *lose = getenv("FISHLADDER_STUB_LOSE");
+  if (lose) pictures_left = atoi(lose);
   char words[256];
   snprintf(words, sizeof words, "%s", given ? given : "");
   char *rest = words;
@@ -203,6 +208,7 @@ static char *address(const struct place *place) {
   return base ? base + place->y * place->pitch + place->x : NULL;
 }
 CUresult cuMemcpy2D_v2(const struct copy *copy) {
+  if (lost()) return CUDA_LAUNCH_FAILED;
   char *from = address(&copy->from), *to = address(&copy->to);
   if (!from || !to) return CUDA_INVALID;
   for (size_t row = 0; row < copy->height; row++)
@@ -274,7 +280,11 @@ CUresult cuvidCreateDecoder(struct decoder **made, const struct decoder_info *in
   return CUDA_OK;
 }
 CUresult cuvidDestroyDecoder(struct decoder *decoder) { free(decoder); return CUDA_OK; }
-CUresult cuvidDecodePicture(struct decoder *decoder, const void *picture) { (void)picture; decoder->decoded++; return CUDA_OK; }
+CUresult cuvidDecodePicture(struct decoder *decoder, const void *picture) {
+  (void)picture;
+  decoder->decoded++;
+  return lost() ? CUDA_LAUNCH_FAILED : CUDA_OK;
+}
 /* A flat picture, brighter from one to the next, in a surface of its own: mapped ones stay what they are. */
 CUresult cuvidMapVideoFrame64(struct decoder *decoder, int index, uintptr_t *pointer, unsigned *pitch) {
   (void)index;
@@ -598,6 +608,7 @@ static int encode(struct encoder *encoder, const void *picture) {
   if (flags & 8) return ENC_OK; /* The end. */
   struct bitstream *out = FIELD(struct bitstream *, picture, 48);
   if (!out || !FIELD(void *, picture, 40)) return ENC_INVALID_PARAM;
+  if (lost()) return ENC_GENERIC;
   int idr = !encoder->pictures || flags & 2 || (encoder->gop && encoder->pictures % encoder->gop == 0);
   unsigned blocks = (encoder->width + 15) / 16 * ((encoder->height + 15) / 16);
   free(out->bytes);
@@ -611,10 +622,14 @@ static int encode(struct encoder *encoder, const void *picture) {
   out->duration = FIELD(uint64_t, picture, 32);
   out->frame = encoder->pictures++;
   out->type = idr ? 3 : 0;
+  pthread_mutex_lock(&mutex);
+  if (pictures_left > 0 && --pictures_left == 0) note("lost %d", encoder->gpu->number);
+  pthread_mutex_unlock(&mutex);
   return ENC_OK;
 }
 static int lock_bitstream(void *encoder, void *parameters) {
   (void)encoder;
+  if (lost()) return ENC_GENERIC;
   struct bitstream *bitstream = FIELD(struct bitstream *, parameters, 8);
   FIELD(uint32_t, parameters, 24) = bitstream->frame;
   FIELD(uint32_t, parameters, 36) = bitstream->size;

@@ -253,6 +253,29 @@ fn a_bit_rate_is_changed_without_a_new_session_or_key_picture() {
 }
 
 #[test]
+fn a_worker_that_loses_its_gpu_is_replaced_and_no_picture_is_missing() {
+    let name = "a_worker_that_loses_its_gpu_is_replaced_and_no_picture_is_missing";
+    // Two rungs: in the middle of the third GOP.
+    under(name, "full", &[("FISHLADDER_STUB_LOSE", "150")], || {
+        if !gstreamer_or_skip() {
+            return;
+        }
+        run(async {
+            let source = h264(640, 360, 30, 120, 30, START);
+            let sizes = [(320, 180), (160, 90)];
+            let got = run_through_on(Some(on(0, Policy::GpuOnly)), ladder(&sizes), interleave(&source, &[])).await;
+            assert!(got.failed.is_none(), "{:?}", got.failed);
+            assert_eq!(got.restarts.len(), 1, "{:?}", got.restarts);
+            assert!(got.restarts[0].starts_with("the pipeline failed: "), "{:?}", got.restarts);
+            for id in ["v180", "v90"] {
+                assert_eq!(got.pts(id), pts(&source), "{id}");
+            }
+            assert_eq!(log().iter().filter(|line| *line == "lost 0").count(), 1);
+        });
+    });
+}
+
+#[test]
 fn a_gpu_at_its_session_limit_fails_and_nothing_falls_back_in_silence() {
     let name = "a_gpu_at_its_session_limit_fails_and_nothing_falls_back_in_silence";
     under(name, "full:sessions=1", &[], || {
