@@ -17,8 +17,8 @@ packages=(
   fonts-dejavu-core
 )
 if [ "$purpose" != run ]; then
-  # Real clients and oracles: players, publishers, an RTSP camera, a browser.
-  packages+=(ffmpeg gstreamer1.0-tools gstreamer1.0-x chromium python3-venv python3-gi gir1.2-gst-rtsp-server-1.0 curl)
+  # Real clients and oracles: a cache, players, publishers, an RTSP camera, a browser.
+  packages+=(nginx-light ffmpeg gstreamer1.0-tools gstreamer1.0-x chromium python3-venv python3-gi gir1.2-gst-rtsp-server-1.0 curl)
 fi
 
 # Node.js builds the pages; whoever has one from elsewhere keeps it.

@@ -2,7 +2,7 @@
 //!
 //! `configs/fishladder.toml` documents every key; a test proves that it says what the defaults here say.
 
-mod read;
+pub mod read;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +38,7 @@ pub struct Config {
     pub ladders: BTreeMap<String, Ladder>,
     pub channels: BTreeMap<ChannelName, ChannelRequest>,
     pub auth: Auth,
+    pub viewers: Viewers,
     pub engine: Engine,
     pub log: Log,
 }
@@ -114,6 +115,12 @@ pub struct Auth {
     pub publish_token: Option<Secret>,
     pub admin_token: Option<Secret>,
 }
+/// Keys of signed paths (`sign.rs`); without a key everyone may watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Viewers {
+    pub key: Option<Secret>,
+    pub previous_key: Option<Secret>,
+}
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -180,6 +187,7 @@ impl Default for Config {
             ]),
             channels: BTreeMap::new(),
             auth: Auth { publish_token: None, admin_token: None },
+            viewers: Viewers { key: None, previous_key: None },
             engine: Engine { stall_timeout: Duration::from_secs(1) },
             log: Log { level: "info".to_owned(), json: false },
         }
@@ -227,6 +235,19 @@ impl Config {
     }
 }
 
+/// The life of a viewer's token, as the API and the command line take it: `1h`, `90m`.
+pub fn token_life(value: &Value) -> Result<Duration, String> {
+    duration(crate::sign::LIFE.0, crate::sign::LIFE.1)(value)
+}
+
+/// Reads the body of `POST /api/v1/channels/{name}/sign`.
+pub fn sign_request(value: Value, faults: &mut Vec<Fault>) -> Option<Duration> {
+    let mut table = Section::new("", value, faults);
+    let life = table.required("expires", token_life);
+    table.finish();
+    if faults.is_empty() { life } else { None }
+}
+
 /// Reads the body of `PUT /api/v1/channels/{name}` or a `[channels.NAME]` table, whose path is `at`.
 pub fn channel_request(
     value: Value,
@@ -270,7 +291,8 @@ pub fn channel_request(
     Some(ChannelRequest { source: source?, ladder })
 }
 
-fn document(toml: &str) -> Result<Value, Fault> {
+/// A TOML text as a JSON value.
+pub fn document(toml: &str) -> Result<Value, Fault> {
     let table = toml::from_str::<toml::Table>(toml).map_err(|e| {
         let line = e.span().and_then(|s| toml.get(..s.start)).map_or(1, |before| before.matches('\n').count() + 1);
         Fault::new("", format!("line {line}: {}", e.message().replace('\n', " ")))
@@ -430,6 +452,19 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     let token_faults = s.faults().iter().any(|f| f.path.starts_with("auth."));
     s.finish();
 
+    let mut s = root.section("viewers");
+    let viewers =
+        Viewers { key: viewer_key(&mut s, "key_file"), previous_key: viewer_key(&mut s, "previous_key_file") };
+    let readable = s.faults().iter().all(|f| !f.path.starts_with("viewers."));
+    match (&viewers.key, &viewers.previous_key) {
+        (None, Some(_)) if readable => s.fault("key_file", "is missing: without it nothing is signed or asked for"),
+        (Some(key), Some(previous)) if key == previous => {
+            s.fault("previous_key_file", "holds the same key as key_file");
+        }
+        _ => {}
+    }
+    s.finish();
+
     let mut s = root.section("engine");
     let engine = Engine {
         stall_timeout: s.get(
@@ -444,8 +479,20 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };
     s.finish();
 
-    let config =
-        Config { http, whip, rtp, rtsp, hls, ladder: LadderDefaults { default }, ladders, channels, auth, engine, log };
+    let config = Config {
+        http,
+        whip,
+        rtp,
+        rtsp,
+        hls,
+        ladder: LadderDefaults { default },
+        ladders,
+        channels,
+        auth,
+        viewers,
+        engine,
+        log,
+    };
     if !token_faults {
         refuse_exposure(&config, root.faults());
     }
@@ -505,6 +552,28 @@ fn token(
         return None;
     }
     Some(Secret(found.to_owned()))
+}
+
+/// Files only: the environment would be handed on to the worker processes.
+fn viewer_key(s: &mut Section<'_>, key: &'static str) -> Option<Secret> {
+    let file = s.optional(key, path)?;
+    match std::fs::read_to_string(&file) {
+        // Not shorter than the hash (RFC 2104 §3): who has one token can try keys at home.
+        Ok(text) if (32..=512).contains(&text.trim().len()) && text.trim().bytes().all(|b| b.is_ascii_graphic()) => {
+            Some(Secret(text.trim().to_owned()))
+        }
+        Ok(_) => {
+            s.fault(
+                key,
+                "the key must be 32 to 512 visible ASCII characters; for example the output of `openssl rand -hex 32`",
+            );
+            None
+        }
+        Err(e) => {
+            s.fault(key, format!("cannot read {}: {e}", file.display()));
+            None
+        }
+    }
 }
 
 fn source(value: Value, at: &str, faults: &mut Vec<Fault>) -> Option<SourceRequest> {

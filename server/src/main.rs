@@ -5,14 +5,18 @@ mod config;
 mod doctor;
 mod http;
 mod metrics;
+mod plan;
 mod serve;
 mod shutdown;
+mod sign;
 mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand};
+use media::ChannelName;
 
 use crate::config::{Config, Fault};
 
@@ -30,15 +34,25 @@ enum Command {
     Serve(ServeArguments),
     /// List everything that is wrong in a configuration file.
     CheckConfig { file: PathBuf },
+    /// Print a path that lets viewers watch a channel until it expires; needs viewers.key_file in the configuration.
+    Sign(SignArguments),
     /// Tell what this host has and lacks for decoding and encoding, and how to mend it; fails if anything is broken.
     Doctor {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
     },
-    /// Encode one session; started by the server.
+    /// Tell how many GPUs a workload needs, and what a session costs on them.
+    Plan(PlanArguments),
+    /// Encode one session, or all of a device; started by the server.
     #[command(hide = true)]
-    Worker,
+    Worker {
+        #[arg(long)]
+        device: bool,
+        /// A simulated device's failure.
+        #[arg(long, requires = "device")]
+        fails_after_ms: Option<u64>,
+    },
     /// Publish the demo until standard input ends; started by `serve --demo`.
     #[command(hide = true)]
     DemoPublisher {
@@ -62,6 +76,38 @@ struct ServeArguments {
     demo: bool,
 }
 
+#[derive(clap::Args)]
+struct PlanArguments {
+    /// What comes: ladders and sessions (TOML); configs/plan/workload.toml documents every key.
+    #[arg(long)]
+    workload: PathBuf,
+    /// What there is: devices with counts and prices (TOML); configs/plan/fleet.toml documents every key.
+    #[arg(long)]
+    fleet: PathBuf,
+    /// Write the charts there, as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Another draw of the same workload.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(clap::Args)]
+struct SignArguments {
+    /// The channel that may be watched; it need not exist yet.
+    #[arg(long)]
+    channel: ChannelName,
+    /// How long, for example 90m or 12h.
+    #[arg(long, value_parser = |text: &str| config::token_life(&text.into()))]
+    expires: Duration,
+    /// The server's configuration file, which names the key's file.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Override one key; may be repeated.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
@@ -75,13 +121,37 @@ fn main() -> ExitCode {
             }
             Err(faults) => report(&faults),
         },
+        Command::Sign(a) => match Config::load(a.config.as_deref(), &a.set) {
+            Ok(config) => print_signed(&config, &a),
+            Err(faults) => report(&faults),
+        },
         Command::Doctor { json } => doctor::run(json),
-        Command::Worker => engine::worker::run(),
+        Command::Plan(a) => match plan::run(&a.workload, &a.fleet, a.html.as_deref(), a.seed) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(faults) => report(&faults),
+        },
+        Command::Worker { device: false, .. } => engine::worker::run(),
+        Command::Worker { device: true, fails_after_ms } => {
+            engine::worker::run_device(fails_after_ms.map(std::time::Duration::from_millis))
+        }
         Command::DemoPublisher { video_port, audio_port } => {
             end_with_stdin();
             engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })
         }
     }
+}
+
+fn print_signed(config: &Config, a: &SignArguments) -> ExitCode {
+    let Some(keys) = sign::Keys::of(&config.viewers) else {
+        eprintln!("error: viewers.key_file: is missing, so there is nothing to sign with");
+        return ExitCode::FAILURE;
+    };
+    let token = keys.sign(&a.channel, SystemTime::now() + a.expires);
+    println!("{}", sign::playlist_path(&token, &a.channel));
+    ExitCode::SUCCESS
 }
 
 fn report(faults: &[Fault]) -> ExitCode {

@@ -6,6 +6,7 @@
 //   height      look at the rendition of this height
 //   switch      go through all renditions, looking at each for so many seconds
 //   restart     kill the publishing Chromium after the first look, publish anew after so many seconds, look again
+//   kill        process to kill with SIGKILL after the first look, the server; look again once somebody started it anew
 //   screenshot  file to save a picture of the watch page to
 
 import { openBrowser, observe, playing, publish, select, settled, until, watch } from './lib.mjs';
@@ -61,13 +62,18 @@ try {
     }
   }
 
-  if (options.restart) {
+  if (options.restart || options.kill) {
     const before = await viewer.page.evaluate(() => window.fishladder.stats());
-    await publisher.kill();
-    const again = await open();
-    await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
-    const restarted = Date.now();
-    await publish(again, base, channel, options.publish);
+    let restarted = Date.now();
+    if (options.kill) {
+      process.kill(options.kill, 'SIGKILL');
+    } else {
+      await publisher.kill();
+      const again = await open();
+      await new Promise((resolve) => setTimeout(resolve, options.restart * 1000));
+      restarted = Date.now();
+      await publish(again, base, channel, options.publish);
+    }
     await until(
       'the new picture',
       viewer.page,

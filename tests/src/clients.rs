@@ -85,6 +85,15 @@ pub async fn ffmpeg_plays(url: &str, seconds: u32) {
     }
 }
 
+/// What ffprobe says about a stream that it cannot open.
+pub async fn ffprobe_refused(url: &str) -> String {
+    let mut command = tokio::process::Command::new("ffprobe");
+    command.args(["-v", "error", url]);
+    let output = finish(command, Duration::from_secs(20)).await;
+    assert!(!output.status.success(), "ffprobe opened {url}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// A packet as ffprobe sees it; times in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {

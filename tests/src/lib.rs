@@ -3,6 +3,7 @@
 //! Tests wait for states with a deadline, never for moments. Every process they start dies with them.
 #![allow(clippy::unwrap_used)]
 
+pub mod cache;
 pub mod clients;
 pub mod playlist;
 pub mod publishers;

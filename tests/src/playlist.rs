@@ -261,7 +261,7 @@ mod tests {
         playlist.check_after(&playlist);
         playlist.check_in_step(&playlist);
         assert_eq!(playlist.next(), (8, 1));
-        assert_eq!(playlist.discontinuities(), 2);
+        assert_eq!((playlist.discontinuity_sequence, playlist.discontinuities()), (1, 1));
         assert_eq!(playlist.segments[0].date, 1_795_168_800_000_000);
         assert_eq!(playlist.parts_after(&Playlist::default()).count(), 3);
     }

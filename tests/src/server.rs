@@ -11,6 +11,7 @@ use crate::viewer::Viewer;
 /// A running server; derefs to a [`Viewer`] of it. Killed on drop; its log is printed when the test fails.
 pub struct Server {
     viewer: Viewer,
+    command: Command,
     child: Child,
     folder: tempfile::TempDir,
 }
@@ -70,21 +71,32 @@ impl Server {
             command.args(["--set", setting]);
         }
         command.envs(options.environment.iter().copied());
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program().display()));
         let viewer = Viewer::new(format!("http://127.0.0.1:{port}"));
-        let mut server = Self { viewer, child, folder };
-        let ready = server.url("/readyz");
+        let mut server = Self { viewer, command, child, folder };
+        server.ready().await;
+        server
+    }
+
+    /// Waits until the process has ended, however it did, and starts it anew on the same ports.
+    pub async fn start_again(&mut self) {
+        self.ended().await;
+        self.child = self.command.spawn().unwrap();
+        self.ready().await;
+    }
+
+    async fn ready(&mut self) {
+        let ready = self.url("/readyz");
         let http = reqwest::Client::new();
-        let child = &mut server.child;
+        let child = &mut self.child;
         until("the server to be ready", || {
             assert!(matches!(child.try_wait(), Ok(None)), "the server has ended");
             let request = http.get(&ready).send();
             async move { request.await.ok().filter(|r| r.status().is_success()) }
         })
         .await;
-        server
     }
 
     pub fn pid(&self) -> u32 {
@@ -117,6 +129,10 @@ impl Server {
     /// SIGTERM, and how the process ended.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         signal(self.pid(), nix::sys::signal::Signal::SIGTERM);
+        self.ended().await
+    }
+
+    async fn ended(&mut self) -> std::process::ExitStatus {
         let child = &mut self.child;
         until("the server to end", || {
             let ended = child.try_wait().unwrap();

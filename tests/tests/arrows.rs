@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Our crates and which of our crates each may name.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("media", &[]),
     ("packager", &["media"]),
     ("ingest", &["media"]),
     ("engine", &["media"]),
-    ("server", &["media", "packager", "ingest", "engine"]),
+    ("placement", &[]),
+    ("server", &["media", "packager", "ingest", "engine", "placement"]),
     ("e2e", &[]),
     // A client of any server: it must work without ours.
     ("load", &[]),

@@ -16,8 +16,8 @@ fn have_browser() -> bool {
 }
 
 /// Runs play.mjs and prints its report, which holds the figures.
-async fn play(server: &Server, channel: &str, options: Value) -> Value {
-    let arguments = [server.base(), channel, &options.to_string()];
+async fn play(base: &str, channel: &str, options: Value) -> Value {
+    let arguments = [base, channel, &options.to_string()];
     let report = browser("play.mjs", &arguments, Duration::from_secs(240)).await;
     println!("{channel} {options}: {report:#}");
     report
@@ -57,7 +57,7 @@ async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
     }
     let server = Server::start(&["ladder.default=passthrough"]).await;
     let publish = json!({ "width": 640, "height": 360, "fps": 30 });
-    let report = play(&server, "stage", json!({ "publish": publish, "seconds": 20 })).await;
+    let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": 20 })).await;
     check_smooth(&report["first"]);
     check_latency("passthrough, 200 ms parts", &report["first"], 1200.0);
 }
@@ -72,7 +72,7 @@ async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
     let server = Server::start(&[&format!("ladders.test={}", ladder.replace('\n', " ")), "ladder.default=test"]).await;
     let publish = json!({ "width": 960, "height": 540, "fps": 30 });
     let options = json!({ "publish": publish, "seconds": 15, "height": 360, "switch": 8 });
-    let report = play(&server, "stage", options).await;
+    let report = play(server.base(), "stage", options).await;
     check_smooth(&report["first"]);
     assert_eq!(report["first"]["height"], 360);
     check_latency("software ladder at 360p", &report["first"], 1600.0);
@@ -91,7 +91,7 @@ async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
     }
     let server = Server::start(&["ladder.default=passthrough"]).await;
     let publish = json!({ "width": 640, "height": 360, "fps": 30 });
-    let report = play(&server, "stage", json!({ "publish": publish, "seconds": 5, "restart": 4 })).await;
+    let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": 5, "restart": 4 })).await;
     check_smooth(&report["first"]);
     assert_eq!(report["reopened"], 0, "hls.js went on by itself: {report}");
     check_smooth(&report["second"]);
@@ -103,13 +103,34 @@ async fn a_publisher_killed_and_restarted_comes_back_in_the_same_player() {
 }
 
 #[tokio::test]
+async fn a_server_killed_and_started_anew_comes_back_in_the_same_player() {
+    if !have_browser() {
+        return;
+    }
+    let mut server = Server::start_with(Options { arguments: &["--demo"], ..Options::default() }).await;
+    let renditions = ["src", "aac"];
+    server.live("demo", &renditions).await;
+    let before = server.playlist("demo", "src", "").await;
+    let base = server.base().to_string();
+    let options = json!({ "seconds": 5, "kill": server.pid() });
+    let (report, ()) = tokio::join!(play(&base, "demo", options), server.start_again());
+    check_smooth(&report["first"]);
+    // The page opens the stream anew only where hls.js gave up: while nobody listens on the port it has no reason to wait.
+    assert!(report["smoothAfter"].as_f64().unwrap() < 12.0, "{report}");
+    check_smooth(&report["second"]);
+    let after = server.playlist("demo", "src", "").await;
+    after.check();
+    assert!(after.media_sequence >= before.next().0, "msns go on upward: {} then {}", before.text, after.text);
+}
+
+#[tokio::test]
 async fn the_demo_plays_with_picture_and_sound_in_every_rendition() {
     if !have_browser() {
         return;
     }
     let server = Server::start_with(Options { arguments: &["--demo"], ..Options::default() }).await;
     server.live("demo", &["src", "v480", "v360", "aac", "opus"]).await;
-    let report = play(&server, "demo", json!({ "seconds": 8, "switch": 6 })).await;
+    let report = play(server.base(), "demo", json!({ "seconds": 8, "switch": 6 })).await;
     check_smooth(&report["first"]);
     let mut heights: Vec<_> = report["levels"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
     heights.dedup();

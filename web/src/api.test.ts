@@ -1,5 +1,13 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { Problem, authorized, channelOfPath, parseChannel, parseChannels, readProblem } from './api';
+import {
+  Problem,
+  authorized,
+  channelOfPath,
+  parseChannel,
+  parseChannels,
+  readProblem,
+  watchablePath,
+} from './api';
 import { requestToken } from './ui/token';
 
 vi.mock('./ui/token', () => {
@@ -66,6 +74,45 @@ describe('the server’s JSON', () => {
     expect(channelOfPath('/watch/main_stage-1')).toBe('main_stage-1');
     for (const path of ['/watch/', '/watch', '/watch/a%20b', `/watch/${'x'.repeat(65)}`])
       expect(channelOfPath(path)).toBeNull();
+  });
+});
+
+describe('signed paths', () => {
+  const token = `~${'a'.repeat(60)}`;
+  const server = (wants: (url: string) => number) => {
+    const asked: string[] = [];
+    vi.stubGlobal('fetch', (url: string, init?: RequestInit) => {
+      asked.push(`${init?.method ?? 'GET'} ${url}`);
+      const status = wants(url);
+      const body = url.endsWith('/sign') ? { playlist: `/live/${token}/show/index.m3u8` } : { detail: 'No.' };
+      return Promise.resolve(new Response(status === 204 ? null : JSON.stringify(body), { status }));
+    });
+    return asked;
+  };
+
+  it('watches the plain path where no token is wanted, or the server does not say', async () => {
+    for (const status of [204, 404, 502]) {
+      const asked = server(() => status);
+      expect(await watchablePath('show', '')).toBe('/live/show/index.m3u8');
+      expect(asked).toEqual(['GET /live/show/access']);
+    }
+    vi.stubGlobal('fetch', () => Promise.reject(new TypeError('no network')));
+    expect(await watchablePath('show', '')).toBe('/live/show/index.m3u8');
+  });
+
+  it('takes the token of its own address, and does not sign for a viewer whose token is bad', async () => {
+    let asked = server(() => 204);
+    expect(await watchablePath('show', `#${token}`)).toBe(`/live/${token}/show/index.m3u8`);
+    expect(asked).toEqual([`GET /live/${token}/show/access`]);
+    asked = server(() => 403);
+    await expect(watchablePath('show', `#${token}`)).rejects.toMatchObject({ status: 403, message: 'No.' });
+    expect(asked).toHaveLength(1);
+  });
+
+  it('signs for an operator', async () => {
+    const asked = server((url) => (url.endsWith('/sign') ? 200 : 403));
+    expect(await watchablePath('show', '#other')).toBe(`/live/${token}/show/index.m3u8`);
+    expect(asked).toEqual(['GET /live/show/access', 'POST /api/v1/channels/show/sign']);
   });
 });
 

@@ -85,6 +85,34 @@ export function playlistPath(channel: string): string {
   return `/live/${channel}/index.m3u8`;
 }
 
+/** How long a path that a page signs for itself stays good. */
+const SIGNED_FOR = '12h';
+
+/**
+ * The playlist that this page may read: everyone's, the one whose token came behind `#` in the page's address, or where
+ * the server wants a token and the page has none, one signed now for the operator. Throws a Problem where none may be.
+ */
+export async function watchablePath(channel: string, fragment: string): Promise<string> {
+  const given = /^#(~[A-Za-z0-9_-]{60})$/.exec(fragment)?.[1];
+  const folder = given ? `/live/${given}/${channel}` : `/live/${channel}`;
+  const access = await fetch(`${folder}/access`, { cache: 'no-store' }).catch(() => null);
+  // A server that cannot be reached, or does not know the question: the player waits and tries again.
+  if (access?.status !== 403) return `${folder}/index.m3u8`;
+  if (given) throw await readProblem(access);
+  return signedPath(channel, true);
+}
+
+/** The playlist as an operator may read it; `ask`: for the admin token, if need be. */
+export async function signedPath(channel: string, ask: boolean): Promise<string> {
+  const url = `/api/v1/channels/${encodeURIComponent(channel)}/sign`;
+  const body = JSON.stringify({ expires: SIGNED_FOR });
+  const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body };
+  const json: unknown = await (await authorized('admin', url, init, ask)).json();
+  const path = isObject(json) ? asText(json['playlist']) : '';
+  // Only a path of this server.
+  return path.startsWith('/live/') ? path : playlistPath(channel);
+}
+
 /** All channels, and how far this computer's clock is behind the server's, in ms. `ask`: for a token, if need be. */
 export async function listChannels(
   signal: AbortSignal,

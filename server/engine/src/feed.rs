@@ -15,6 +15,9 @@ const MAX_WINDOW: MediaDuration = MediaDuration(10 * media::FLICKS_PER_SECOND);
 const MAX_WINDOW_BYTES: usize = 32 << 20;
 /// Audio kept from before what was delivered: a new decoder and encoder need some frames to settle.
 const AUDIO_WARM_UP: MediaDuration = MediaDuration(3 * media::FLICKS_PER_SECOND / 10);
+/// Audio at a switch that only the new worker lets out: an encoder that ends fills its last frames with silence. Three
+/// frames of AAC at 44.1 kHz.
+const AUDIO_OVERLAP: MediaDuration = MediaDuration(7 * media::FLICKS_PER_SECOND / 100);
 
 /// Replays of the same window before its contents are suspected of killing workers.
 const MAX_FRUITLESS: u32 = 2;
@@ -162,6 +165,29 @@ impl Feed {
             out.need_key = true;
         }
         self.resume()
+    }
+
+    /// Whether the next unit to send is one that a new worker can begin with.
+    pub(crate) fn may_switch(&self) -> bool {
+        self.window.get(self.cursor).is_some_and(|next| self.video_out.is_empty() || (is_video(next) && next.unit.key))
+    }
+
+    /// The old worker has let out all that it was sent: the next one gets what was not, and some audio to settle with.
+    pub(crate) fn switch(&mut self) {
+        self.drop_video(0, self.cursor);
+        self.cursor = 0;
+        self.catching_up = true;
+        self.progress = false;
+        self.fruitless = 0;
+        for out in &mut self.video_out {
+            out.need_key = true;
+        }
+    }
+
+    /// Audio from here on, of which the old worker lacks what follows to encode it as the next one will.
+    pub(crate) fn audio_end(&self) -> Option<MediaTime> {
+        let last = self.window.iter().take(self.cursor).rfind(|i| !is_video(i))?;
+        Some(last.unit.pts - AUDIO_OVERLAP)
     }
 
     pub(crate) fn resume(&self) -> Resume {

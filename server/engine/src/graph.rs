@@ -123,7 +123,7 @@ impl Graph {
 
     /// For a thread that looks after the pipeline while another one feeds it.
     pub(crate) fn monitor(&self) -> Monitor {
-        Monitor { bus: self.pipeline.bus(), counters: self.counters.clone() }
+        Monitor { pipeline: self.pipeline.clone(), bus: self.pipeline.bus(), counters: self.counters.clone() }
     }
 
     /// Lets what is inside come out, for at most `limit`, and takes the pipeline down.
@@ -162,6 +162,7 @@ impl Graph {
 
 /// What the pipeline reports.
 pub(crate) struct Monitor {
+    pipeline: gst::Pipeline,
     bus: Option<gst::Bus>,
     counters: Arc<Counters>,
 }
@@ -180,6 +181,11 @@ impl Monitor {
                 return Err(failed(error));
             }
         }
+    }
+
+    /// Stops a pipeline that has failed, so that nobody waits for it.
+    pub(crate) fn abandon(&self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod demo;
 mod feed;
 mod graph;
+mod host;
 mod parent;
 pub mod probe;
 pub mod protocol;
@@ -18,6 +19,7 @@ mod spec;
 mod timeline;
 pub mod worker;
 
-pub use parent::{Engine, EngineEvent, EngineInput, EngineOptions};
+pub use host::{DeviceHost, HostEnded, HostOptions};
+pub use parent::{Engine, EngineEvent, EngineInput, EngineOptions, MoveFault, Mover, Seat};
 pub use resolve::{RungRequest, resolve};
 pub use spec::{AudioRung, LadderSpec, OnDevice, VideoRung};

@@ -1,15 +1,15 @@
-//! The parent's side of a session's engine: starts its worker, feeds it, watches it, and starts a new one that continues
-//! where the old one stopped.
+//! The parent's side of a session's engine: starts its worker, feeds it, watches it, starts a new one that continues where
+//! the old one stopped, and moves the session to another device while the old one still delivers.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use media::{AccessUnit, RenditionId, TrackConfig, TrackKind};
+use media::{AccessUnit, MediaTime, RenditionId, TrackConfig, TrackKind};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::backend::Family;
 use crate::feed::{Feed, Resume};
+use crate::host::DeviceHost;
 use crate::protocol::{self, Message, Start, TRACK_AUDIO, TRACK_VIDEO, Unit};
 use crate::restart::{RestartPolicy, Verdict};
 use crate::spec::{LadderSpec, OnDevice};
@@ -36,6 +37,12 @@ const STALL_UNITS: u32 = 20;
 /// For a worker to exit once it has closed its socket.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// For a key unit to move at. Then the session moves as if its worker had died: the new one decodes the GOP again.
+const SWITCH_LIMIT: Duration = Duration::from_secs(5);
+/// Deaths of a shared worker that a session was there at, within `SHARED_DEATHS_WINDOW`, before it gets one of its own: it may
+/// be what kills them.
+const MAX_SHARED_DEATHS: usize = 2;
+const SHARED_DEATHS_WINDOW: Duration = Duration::from_secs(60);
 /// A worker's log: lines a second, and bytes of a line.
 const MAX_LOG_LINES: u32 = 10;
 const MAX_LOG_LINE: u64 = 512;
@@ -71,15 +78,71 @@ pub enum EngineEvent {
 pub struct Engine {
     pub events: mpsc::Receiver<EngineEvent>,
     shared: Arc<Shared>,
+    mover: Mover,
     /// Dropped with the engine: the supervising task kills the worker and ends.
     _alive: oneshot::Sender<()>,
+}
+
+/// Where a session's worker runs.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    /// The GPU; `None`: the CPU.
+    pub device: Option<OnDevice>,
+    /// The device's worker, shared with the device's other sessions; `None`: a worker of the session's own.
+    pub host: Option<DeviceHost>,
+}
+
+/// Why a session did not move; it stays where it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoveFault {
+    #[error("the session is moving already")]
+    Moving,
+    #[error("the session has ended")]
+    Ended,
+    #[error("the worker there does not start: {0}")]
+    Start(String),
+}
+
+/// Moves one session; outlives its engine without keeping it.
+#[derive(Clone, Debug)]
+pub struct Mover {
+    orders: mpsc::Sender<Move>,
+}
+
+impl Mover {
+    /// The new worker is started first, and takes over at a key unit; what the old one was sent still comes out of it, so
+    /// that nothing is missing or twice. Where no key unit comes in time, or the old worker dies meanwhile, the new one
+    /// begins with a replay of the GOP. The answer comes when the session has moved.
+    pub fn move_to(&self, to: Seat) -> oneshot::Receiver<Result<(), MoveFault>> {
+        let (done, answer) = oneshot::channel();
+        if let Err(e) = self.orders.try_send(Move { to, done }) {
+            let (order, fault) = match e {
+                mpsc::error::TrySendError::Full(order) => (order, MoveFault::Moving),
+                mpsc::error::TrySendError::Closed(order) => (order, MoveFault::Ended),
+            };
+            let _ = order.done.send(Err(fault));
+        }
+        answer
+    }
+}
+
+#[derive(Debug)]
+struct Move {
+    to: Seat,
+    done: oneshot::Sender<Result<(), MoveFault>>,
 }
 
 struct Shared {
     feed: Mutex<Feed>,
     /// There is something to send, or the input has ended.
     wake: Notify,
-    finishing: std::sync::atomic::AtomicBool,
+    finishing: AtomicBool,
+    /// Another worker is ready: the present one is to stop ahead of the next key unit.
+    switching: AtomicBool,
+    /// Flicks; audio from here on comes from the worker that the session moves to. `i64::MAX`: it does not move.
+    audio_until: AtomicI64,
+    /// The present worker was sent its last unit, because the session moves.
+    stopped: AtomicBool,
     /// 0: none.
     pid: AtomicU32,
     /// Units pushed since the worker's last sign of life.
@@ -94,19 +157,34 @@ impl Engine {
 
     /// As [`Engine::start`], with the session's video on a GPU; `None`: on the CPU.
     pub fn start_on(spec: LadderSpec, options: EngineOptions, device: Option<OnDevice>) -> std::io::Result<Self> {
+        Self::start_at(spec, options, Seat { device, host: None })
+    }
+
+    /// As [`Engine::start`], in the device's own worker where the seat names one.
+    pub fn start_at(spec: LadderSpec, options: EngineOptions, seat: Seat) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
         let (events_in, events) = mpsc::channel(MAX_EVENTS);
+        let (moves, orders) = mpsc::channel(1);
         let (alive, gone) = oneshot::channel();
         let shared = Arc::new(Shared {
             feed: Mutex::new(Feed::new(spec.video.len(), spec.audio.is_some())),
             wake: Notify::new(),
             finishing: false.into(),
+            switching: false.into(),
+            audio_until: i64::MAX.into(),
+            stopped: false.into(),
             pid: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
         });
-        let supervisor = Supervisor { shared: shared.clone(), spec, options, device, events: events_in };
-        runtime.spawn(supervisor.run(gone));
-        Ok(Self { events, shared, _alive: alive })
+        let supervisor =
+            Supervisor { shared: shared.clone(), spec, options, seat, events: events_in, shared_deaths: vec![] };
+        runtime.spawn(supervisor.run(gone, orders));
+        Ok(Self { events, shared, mover: Mover { orders: moves }, _alive: alive })
+    }
+
+    /// For whoever decides where sessions run.
+    pub fn mover(&self) -> Mover {
+        self.mover.clone()
     }
 
     /// Never blocks: when the worker is behind by more than its queue, drops to the next key frame and counts it.
@@ -142,14 +220,34 @@ impl Shared {
     fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Another worker takes over, or the session goes on elsewhere.
+    fn switched(&self) {
+        self.switching.store(false, Ordering::Relaxed);
+        self.stopped.store(false, Ordering::Relaxed);
+        self.audio_until.store(i64::MAX, Ordering::Relaxed);
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
 }
 
 struct Supervisor {
     shared: Arc<Shared>,
     spec: LadderSpec,
     options: EngineOptions,
-    device: Option<OnDevice>,
+    seat: Seat,
     events: mpsc::Sender<EngineEvent>,
+    /// When shared workers died that this session was in.
+    shared_deaths: Vec<Instant>,
+}
+
+/// A connection to a worker.
+struct Line {
+    socket: UnixStream,
+    pid: u32,
+    /// `None`: the device's, which lives on without this session.
+    child: Option<(Child, Option<tokio::task::JoinHandle<()>>)>,
+    /// It has been told what to make and is ready, and this is what it said beyond that.
+    ready: Option<BytesMut>,
 }
 
 /// How a worker's life ended.
@@ -158,14 +256,18 @@ enum Ended {
     Finished,
     /// The engine was dropped, or its events are no longer read.
     Unwanted,
+    /// All that was sent came out: the session goes on in the worker that waits.
+    Moved(Line, Move),
     Died {
         reason: String,
         first_output: Option<Instant>,
+        /// An order that came meanwhile: its place is where the session goes on.
+        order: Option<Move>,
     },
 }
 
 impl Supervisor {
-    async fn run(self, mut gone: oneshot::Receiver<()>) {
+    async fn run(mut self, mut gone: oneshot::Receiver<()>, mut orders: mpsc::Receiver<Move>) {
         if self.spec.is_empty() {
             // Nothing to make: there is no worker, and no events until the engine is dropped.
             let _ = gone.await;
@@ -174,10 +276,28 @@ impl Supervisor {
         let mut policy = RestartPolicy::default();
         let mut restarts = 0u32;
         let mut resume = self.shared.feed().resume();
+        let mut waiting: Option<Line> = None;
         loop {
-            let (reason, first_output) = match self.one_life(resume, &mut gone).await {
+            let (reason, first_output) = match self.one_life(waiting.take(), resume, &mut gone, &mut orders).await {
                 Ended::Finished | Ended::Unwanted => return,
-                Ended::Died { reason, first_output } => (reason, first_output),
+                Ended::Moved(line, order) => {
+                    self.shared.switched();
+                    self.shared.feed().switch();
+                    resume = self.shared.feed().resume();
+                    waiting = Some(line);
+                    self.seat = order.to;
+                    let _ = order.done.send(Ok(()));
+                    continue;
+                }
+                Ended::Died { reason, first_output, order: None } => (reason, first_output),
+                Ended::Died { reason, order: Some(order), .. } => {
+                    info!(reason, "the session moves without its old worker's last units");
+                    self.shared.switched();
+                    resume = self.shared.feed().restart();
+                    self.seat = order.to;
+                    let _ = order.done.send(Ok(()));
+                    continue;
+                }
             };
             let wait = match policy.crashed(Instant::now(), first_output) {
                 Verdict::RestartAfter(wait) => wait,
@@ -198,32 +318,103 @@ impl Supervisor {
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                // Elsewhere it need not wait.
+                Some(order) = orders.recv() => {
+                    self.seat = order.to;
+                    let _ = order.done.send(Ok(()));
+                }
                 _ = &mut gone => return,
             }
         }
     }
 
-    async fn one_life(&self, resume: Resume, gone: &mut oneshot::Receiver<()>) -> Ended {
-        let (mut child, socket) = match spawn(&self.options.program, self.device.as_ref()).await {
-            Ok(started) => started,
-            Err(e) => {
-                let reason = format!("{} cannot be started: {e}", self.options.program.display());
-                return Ended::Died { reason, first_output: None };
-            }
-        };
+    /// A worker at `seat`, not yet told anything.
+    async fn connect(&self, seat: &Seat) -> std::io::Result<Line> {
+        if let Some(host) = seat.host.as_ref().filter(|_| self.shared_deaths.len() < MAX_SHARED_DEATHS) {
+            let (socket, pid) = host.connect().await?;
+            return Ok(Line { socket, pid, child: None, ready: None });
+        }
+        let (mut child, socket) = spawn(&self.options.program, &["worker".to_owned()], seat.device.as_ref()).await?;
         let pid = child.id().unwrap_or(0);
-        self.shared.pid.store(pid, Ordering::Relaxed);
         info!(worker_pid = pid, "worker started");
         let log = child.stderr.take().map(|stderr| tokio::spawn(forward_log(stderr, pid)));
+        Ok(Line { socket, pid, child: Some((child, log)), ready: None })
+    }
+
+    /// Starts a worker for a session that will come at a key unit.
+    async fn prepare(&self, seat: Seat) -> Result<Line, String> {
+        let started = async {
+            let mut line = self.connect(&seat).await?;
+            let resume = Resume { delivered: vec![None; self.spec.video.len()], ..self.shared.feed().resume() };
+            line.socket.write_all(&self.start_message(resume, &seat)?).await?;
+            let mut input = BytesMut::with_capacity(64 << 10);
+            loop {
+                match protocol::decode(&mut input).map_err(std::io::Error::other)? {
+                    Some(Message::Ready) => break,
+                    Some(Message::Fault(text)) => return Err(std::io::Error::other(printable(&text))),
+                    Some(_) => return Err(std::io::Error::other("it spoke nonsense")),
+                    None if line.socket.read_buf(&mut input).await? == 0 => {
+                        return Err(std::io::Error::other("it died"));
+                    }
+                    None => {}
+                }
+            }
+            line.ready = Some(input);
+            Ok(line)
+        };
+        match tokio::time::timeout(START_LIMIT, started).await {
+            Ok(result) => result.map_err(|e: std::io::Error| e.to_string()),
+            Err(_) => Err(format!("it was not ready after {} s", START_LIMIT.as_secs())),
+        }
+    }
+
+    fn start_message(&self, resume: Resume, seat: &Seat) -> std::io::Result<BytesMut> {
+        let mut buffer = BytesMut::new();
+        let start = Start {
+            spec: self.spec.clone(),
+            audio_origin: resume.audio_origin.map(|t| t.0),
+            resume: resume.delivered.iter().map(|t| t.map(|t| t.0)).collect(),
+            device: seat.device.clone(),
+        };
+        protocol::encode(&Message::Start(start), &mut buffer).map_err(std::io::Error::other)?;
+        Ok(buffer)
+    }
+
+    /// Feeds one worker, `line` or a new one, until it or the session ends or the session has moved.
+    async fn one_life(
+        &mut self,
+        line: Option<Line>,
+        resume: Resume,
+        gone: &mut oneshot::Receiver<()>,
+        orders: &mut mpsc::Receiver<Move>,
+    ) -> Ended {
+        let connected = match line {
+            Some(line) => Ok(line),
+            None => self.connect(&self.seat).await,
+        };
+        let Line { socket, pid, mut child, ready } = match connected {
+            Ok(line) => line,
+            Err(e) => {
+                let reason = format!("{} cannot be started: {e}", self.options.program.display());
+                return Ended::Died { reason, first_output: None, order: None };
+            }
+        };
+        self.shared.pid.store(pid, Ordering::Relaxed);
         let (reader, writer) = socket.into_split();
-        let life = Mutex::new(Life::new());
+        let life = Mutex::new(Life::new(ready.is_some()));
+        let mut stalled = false;
+        let mut moving: Option<Move> = None;
+        let mut prepared: Option<Line> = None;
         let ended = {
-            let read = self.read(reader, &life);
-            let write = self.write(writer, resume);
+            let start = if ready.is_some() { None } else { Some(resume) };
+            let read = self.read(reader, ready.unwrap_or_default(), &life);
+            let write = self.write(writer, start);
             let watch = self.watch(&life);
-            tokio::pin!(read, write, watch);
+            let preparing = futures_or_pending(None);
+            tokio::pin!(read, write, watch, preparing);
             // Reading goes on while writing has come to its end, so the first of them does not end the rest.
             let mut written = false;
+            let mut at_last = None;
             loop {
                 tokio::select! {
                     _ = &mut *gone => break Ended::Unwanted,
@@ -234,49 +425,104 @@ impl Supervisor {
                         if let Err(e) = result { debug!(error = %e, "worker takes no more input"); }
                     }
                     reason = &mut watch => {
-                        break Ended::Died { reason, first_output: life_of(&life).first_output };
+                        stalled = true;
+                        break Ended::Died { reason, first_output: life_of(&life).first_output, order: None };
+                    }
+                    Some(order) = orders.recv(), if moving.is_none() => {
+                        preparing.set(futures_or_pending(Some(self.prepare(order.to.clone()))));
+                        moving = Some(order);
+                    }
+                    result = &mut preparing => {
+                        preparing.set(futures_or_pending(None));
+                        match result {
+                            Ok(line) => {
+                                prepared = Some(line);
+                                at_last = Some(tokio::time::Instant::now() + SWITCH_LIMIT);
+                                self.shared.switching.store(true, Ordering::Relaxed);
+                                self.shared.wake.notify_one();
+                            }
+                            Err(reason) => {
+                                if let Some(order) = moving.take() {
+                                    let _ = order.done.send(Err(MoveFault::Start(reason)));
+                                }
+                            }
+                        }
+                    }
+                    () = sleep_until(at_last), if at_last.is_some() && !written => {
+                        let reason = "no key unit came to move at".to_owned();
+                        break Ended::Died { reason, first_output: life_of(&life).first_output, order: None };
                     }
                 }
             }
         };
         self.shared.pid.store(0, Ordering::Relaxed);
-        let ended = match ended {
-            Ended::Finished => match tokio::time::timeout(EXIT_LIMIT, child.wait()).await {
+        let died = |reason: String| Ended::Died { reason, first_output: life_of(&life).first_output, order: None };
+        let ended = match (ended, &mut child) {
+            (Ended::Finished, Some((child, _))) => match tokio::time::timeout(EXIT_LIMIT, child.wait()).await {
                 Ok(Ok(status)) if status.success() => Ended::Finished,
                 // It died with units inside: the next one delivers them.
-                Ok(Ok(status)) => {
-                    Ended::Died { reason: format!("it died ({status})"), first_output: life_of(&life).first_output }
-                }
+                Ok(Ok(status)) => died(format!("it died ({status})")),
                 _ => Ended::Finished,
             },
-            Ended::Died { reason, first_output } => match child.try_wait() {
-                Ok(Some(status)) => Ended::Died { reason: format!("{reason} ({status})"), first_output },
-                _ => Ended::Died { reason, first_output },
+            (Ended::Died { reason, .. }, Some((child, _))) => match child.try_wait() {
+                Ok(Some(status)) => died(format!("{reason} ({status})")),
+                _ => died(reason),
             },
-            Ended::Unwanted => Ended::Unwanted,
+            (ended, _) => ended,
         };
-        // SIGKILL also ends a stopped process; the wait after it is short and reaps.
-        if let Err(e) = child.kill().await {
-            debug!(error = %e, "worker was gone already");
+        match child {
+            // SIGKILL also ends a stopped process; the wait after it is short and reaps.
+            Some((mut child, log)) => {
+                if let Err(e) = child.kill().await {
+                    debug!(error = %e, "worker was gone already");
+                }
+                if let Some(log) = log {
+                    log.abort();
+                }
+            }
+            None => self.left_shared(pid, &ended, stalled).await,
         }
-        if let Some(log) = log {
-            log.abort();
+        match (ended, prepared, moving) {
+            (Ended::Finished, Some(line), Some(order)) => Ended::Moved(line, order),
+            (Ended::Died { reason, first_output, .. }, _, order) => Ended::Died { reason, first_output, order },
+            (ended, ..) => ended,
         }
-        ended
     }
 
-    async fn write(&self, mut writer: OwnedWriteHalf, resume: Resume) -> Result<(), std::io::Error> {
+    /// After a life in a device's worker. A session that stood still without having brought anything takes the worker
+    /// down: what it waits for may be the device. One that was there when workers died is suspected of it.
+    async fn left_shared(&mut self, pid: u32, ended: &Ended, stalled: bool) {
+        let Ended::Died { first_output, .. } = ended else { return };
+        let Some(host) = self.seat.host.clone() else { return };
+        if stalled && first_output.is_none() {
+            host.kill(pid).await;
+        }
+        if host.pid() != Some(pid) {
+            let now = Instant::now();
+            self.shared_deaths.retain(|at| now.saturating_duration_since(*at) < SHARED_DEATHS_WINDOW);
+            self.shared_deaths.push(now);
+            if self.shared_deaths.len() == MAX_SHARED_DEATHS {
+                warn!("the session gets a worker of its own");
+            }
+        }
+    }
+
+    /// `start`: where the worker begins, unless it has been told.
+    async fn write(&self, mut writer: OwnedWriteHalf, start: Option<Resume>) -> Result<(), std::io::Error> {
         let mut buffer = BytesMut::new();
-        let start = Start {
-            spec: self.spec.clone(),
-            audio_origin: resume.audio_origin.map(|t| t.0),
-            resume: resume.delivered.iter().map(|t| t.map(|t| t.0)).collect(),
-            device: self.device.clone(),
-        };
-        protocol::encode(&Message::Start(start), &mut buffer).map_err(std::io::Error::other)?;
-        writer.write_all(&buffer).await?;
+        if let Some(resume) = start {
+            writer.write_all(&self.start_message(resume, &self.seat)?).await?;
+        }
         let mut configs: [Option<Arc<TrackConfig>>; 2] = [None, None];
         loop {
+            if self.shared.switching.load(Ordering::Relaxed) && self.shared.feed().may_switch() {
+                let until = self.shared.feed().audio_end().map_or(i64::MAX, |t| t.0);
+                self.shared.audio_until.store(until, Ordering::Relaxed);
+                buffer.clear();
+                protocol::encode(&Message::Stop, &mut buffer).map_err(std::io::Error::other)?;
+                self.shared.stopped.store(true, Ordering::Relaxed);
+                return writer.write_all(&buffer).await;
+            }
             let next = self.shared.feed().next();
             let Some(EngineInput { unit, force_key }) = next else {
                 if self.shared.finishing.load(Ordering::Relaxed) && self.shared.feed().drained() {
@@ -317,9 +563,10 @@ impl Supervisor {
         }
     }
 
-    async fn read(&self, mut reader: OwnedReadHalf, life: &Mutex<Life>) -> Ended {
-        let died = |reason: String| Ended::Died { reason, first_output: life_of(life).first_output };
-        let mut input = BytesMut::with_capacity(64 << 10);
+    /// `input`: what the worker said already.
+    async fn read(&self, mut reader: OwnedReadHalf, mut input: BytesMut, life: &Mutex<Life>) -> Ended {
+        let died = |reason: String| Ended::Died { reason, first_output: life_of(life).first_output, order: None };
+        input.reserve(64 << 10);
         let mut configs: Vec<Option<Arc<TrackConfig>>> = vec![None; self.spec.video.len() + 1];
         let mut fault = None;
         loop {
@@ -327,6 +574,7 @@ impl Supervisor {
                 Ok(Some(message)) => message,
                 Ok(None) => match reader.read_buf(&mut input).await {
                     Ok(n) if n > 0 => continue,
+                    _ if self.shared.stopped.load(Ordering::Relaxed) && fault.is_none() => return Ended::Finished,
                     _ if self.shared.finishing.load(Ordering::Relaxed) && fault.is_none() && life_of(life).ready => {
                         return if self.shared.feed().drained() { Ended::Finished } else { died("it died".into()) };
                     }
@@ -344,6 +592,10 @@ impl Supervisor {
                 Message::Unit(unit) => {
                     life_of(life).delivered();
                     self.shared.unanswered.store(0, Ordering::Relaxed);
+                    let video = usize::from(unit.track) < self.spec.video.len();
+                    if !video && unit.pts >= MediaTime(self.shared.audio_until.load(Ordering::Relaxed)) {
+                        continue;
+                    }
                     if !self.shared.feed().let_out(unit.track, unit.pts, unit.key) {
                         continue;
                     }
@@ -416,8 +668,8 @@ struct Life {
 }
 
 impl Life {
-    fn new() -> Self {
-        Self { ready: false, first_output: None, last_sign: Instant::now(), consumed: 0, listening: true }
+    fn new(ready: bool) -> Self {
+        Self { ready, first_output: None, last_sign: Instant::now(), consumed: 0, listening: true }
     }
     fn alive(&mut self, ready: bool) {
         self.ready |= ready;
@@ -436,9 +688,24 @@ fn life_of(life: &Mutex<Life>) -> MutexGuard<'_, Life> {
 type Spawned = std::io::Result<(Child, UnixStream)>;
 type SpawnRequest = (Command, tokio::runtime::Handle, std::os::unix::net::UnixStream, oneshot::Sender<Spawned>);
 
-/// Starts `PROGRAM worker` with one end of a socket pair as its standard input. The parent-death signal that the worker
+/// The future, or one that never ends.
+async fn futures_or_pending<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts `PROGRAM ARGUMENTS…` with one end of a socket pair as its standard input. The parent-death signal that the worker
 /// asks for is tied to the thread that started it, so one thread that lives as long as the process starts them all.
-async fn spawn(program: &std::path::Path, device: Option<&OnDevice>) -> Spawned {
+pub(crate) async fn spawn(program: &Path, arguments: &[String], device: Option<&OnDevice>) -> Spawned {
     static SPAWNER: OnceLock<std_mpsc::Sender<SpawnRequest>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests_in, requests) = std_mpsc::channel::<SpawnRequest>();
@@ -459,7 +726,7 @@ async fn spawn(program: &std::path::Path, device: Option<&OnDevice>) -> Spawned 
     ours.set_nonblocking(true)?;
     let mut command = Command::new(program);
     command
-        .arg("worker")
+        .args(arguments)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -491,7 +758,7 @@ fn environment(device: &OnDevice) -> Vec<(&'static str, std::ffi::OsString)> {
 }
 
 /// A worker's standard error as our log: bounded lines, bounded rate.
-async fn forward_log(stderr: ChildStderr, pid: u32) {
+pub(crate) async fn forward_log(stderr: ChildStderr, pid: u32) {
     let mut lines = BufReader::with_capacity(4 << 10, stderr);
     let (mut second, mut in_second, mut suppressed) = (Instant::now(), 0u32, 0u64);
     let mut line = Vec::new();

@@ -1,7 +1,8 @@
 //! The child process: reads units from its standard input (a socket), runs the pipeline, writes what comes out back.
+//! A device's child does so for many sessions at once, each on a socket of its own.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use bytes::BytesMut;
 use media::TrackConfig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::graph::{Graph, GraphError, Monitor, Output};
 use crate::protocol::{self, Message, ProtocolError, Stats};
@@ -24,6 +26,10 @@ const BEAT: Duration = Duration::from_millis(100);
 /// driver reserves many times that, so a worker on a GPU goes without this limit.
 const ADDRESS_SPACE: u64 = 8 << 30;
 const OPEN_FILES: u64 = 256;
+/// Of a worker with all sessions of a device; a session needs a dozen.
+const OPEN_FILES_OF_DEVICE: u64 = 16 << 10;
+/// Exit code of a device's worker whose device is gone, so that no new one is tried. 79 is the Xid for the same.
+pub(crate) const EXIT_DEVICE_LOST: u8 = 79;
 
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
@@ -39,23 +45,96 @@ enum WorkerError {
     OutOfOrder,
 }
 
-/// Runs until standard input closes or asks to stop. The process's exit code.
+/// Runs one session until standard input closes or asks to stop. The process's exit code.
 pub fn run() -> ExitCode {
-    confine();
-    let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
-        Ok(fd) => UnixStream::from(fd),
+    confine(OPEN_FILES);
+    match standard_input().and_then(|socket| session(socket, Failure::EndsProcess)) {
+        Ok(code) => code,
+        Err(e) => complain(&e.to_string()),
+    }
+}
+
+/// Runs all sessions of one device until standard input closes. A session comes as a descriptor of a socket, on which its
+/// parent speaks as to a worker of its own. `fails_after` makes a simulated device fail.
+pub fn run_device(fails_after: Option<Duration>) -> ExitCode {
+    confine(OPEN_FILES_OF_DEVICE);
+    if let Some(after) = fails_after {
+        std::thread::spawn(move || {
+            std::thread::sleep(after);
+            eprintln!("the simulated device fails");
+            std::process::exit(i32::from(EXIT_DEVICE_LOST));
+        });
+    }
+    let control = match standard_input() {
+        Ok(control) => control,
         Err(e) => return complain(&e.to_string()),
     };
-    let writer = match socket.try_clone() {
-        Ok(writer) => Arc::new(Writer { socket: Mutex::new((writer, BytesMut::new())), gone: AtomicBool::new(false) }),
-        Err(e) => return complain(&e.to_string()),
-    };
-    match serve(socket, &writer) {
+    loop {
+        match next_session(&control) {
+            Ok(Some(socket)) => {
+                // Detached: it ends with its socket, and a pipeline that never returns costs its threads, nothing else.
+                std::thread::spawn(move || {
+                    if let Err(e) = session(socket, Failure::EndsSession) {
+                        complain(&e.to_string());
+                    }
+                });
+            }
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(e) => return complain(&e.to_string()),
+        }
+    }
+}
+
+/// What a pipeline that has failed takes with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    EndsProcess,
+    EndsSession,
+}
+
+fn session(socket: UnixStream, failure: Failure) -> std::io::Result<ExitCode> {
+    let writer = Arc::new(Writer {
+        socket: Mutex::new((socket.try_clone()?, BytesMut::new())),
+        gone: AtomicBool::new(false),
+        failure,
+    });
+    Ok(match serve(socket, &writer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let text = e.to_string();
             writer.send(&Message::Fault(text.clone()));
             complain(&text)
+        }
+    })
+}
+
+fn standard_input() -> std::io::Result<UnixStream> {
+    Ok(UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+/// Waits for the next session's socket; `None` when the parent is gone.
+#[expect(unsafe_code, reason = "a descriptor that comes through a socket is a number until somebody owns it")]
+fn next_session(control: &UnixStream) -> std::io::Result<Option<UnixStream>> {
+    let mut byte = [0u8; 1];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    loop {
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(control.as_raw_fd(), &mut buffers, Some(&mut space), flags) {
+            Err(nix::Error::EINTR) => continue,
+            other => other?,
+        };
+        let received = message.bytes;
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(descriptors) = part
+                && let Some(descriptor) = descriptors.first()
+            {
+                // SAFETY: the kernel made this descriptor for us in the call above, and nothing else knows of it.
+                return Ok(Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(*descriptor) })));
+            }
+        }
+        if received == 0 {
+            return Ok(None);
         }
     }
 }
@@ -71,7 +150,7 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
     let Some(Message::Start(start)) = next_message(&mut socket, &mut input)? else {
         return Err(WorkerError::OutOfOrder);
     };
-    if start.device.is_none() {
+    if start.device.is_none() && writer.failure == Failure::EndsProcess {
         limit("address space", Resource::RLIMIT_AS, ADDRESS_SPACE);
     }
     gstreamer::init()?;
@@ -133,7 +212,13 @@ impl Watch {
                     let text = e.to_string();
                     writer.send(&Message::Fault(text.clone()));
                     complain(&text);
-                    std::process::exit(1);
+                    if writer.failure == Failure::EndsProcess {
+                        std::process::exit(1);
+                    }
+                    // The parent starts the session anew; whoever feeds this pipeline is let go.
+                    writer.close();
+                    monitor.abandon();
+                    return;
                 }
                 let now = monitor.stats();
                 if now != last {
@@ -161,9 +246,17 @@ impl Watch {
 struct Writer {
     socket: Mutex<(UnixStream, BytesMut)>,
     gone: AtomicBool,
+    failure: Failure,
 }
 
 impl Writer {
+    fn close(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        let socket = &self.socket.lock().unwrap_or_else(PoisonError::into_inner).0;
+        // Closed by the parent already: as good.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+
     fn send(&self, message: &Message) {
         if self.gone.load(Ordering::Relaxed) {
             return;
@@ -197,13 +290,13 @@ fn next_message(socket: &mut UnixStream, input: &mut BytesMut) -> Result<Option<
 }
 
 /// Gives up what a decoder of outside data must not have. Best effort: a limit that is lower already is fine too.
-fn confine() {
+fn confine(open_files: u64) {
     // Dies with its parent also when its main thread is stuck or stopped.
     if let Err(e) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
         eprintln!("no parent-death signal: {e}");
     }
     limit("core size", Resource::RLIMIT_CORE, 0);
-    limit("open files", Resource::RLIMIT_NOFILE, OPEN_FILES);
+    limit("open files", Resource::RLIMIT_NOFILE, open_files);
     // When memory runs out, one session ends rather than the server.
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "500") {
         eprintln!("out-of-memory score unchanged: {e}");

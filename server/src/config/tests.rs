@@ -29,6 +29,13 @@ fn the_manual_says_what_the_defaults_are() {
         all.push_str(line.strip_prefix("#= ").unwrap_or(line));
         all.push('\n');
     }
+    // The files of keys that the manual names are not here.
+    let keys = tempfile::tempdir().unwrap();
+    for (name, key) in [("viewer.key", "k"), ("viewer.previous.key", "p")] {
+        std::fs::write(keys.path().join(name), key.repeat(64)).unwrap();
+        let here = keys.path().join(name).display().to_string();
+        all = all.replace(&format!("\"/etc/fishladder/{name}\""), &format!("{here:?}"));
+    }
     let faults = Config::parse(&all, &[], |v| v.starts_with("FISH").then(|| "0123456789abcdef".to_owned()));
     let config = faults.unwrap();
     assert!(config.http.tls.is_some() && config.auth.admin_token.is_some() && config.channels.len() == 3);
@@ -57,6 +64,8 @@ fn the_manual_says_what_the_defaults_are() {
         "rungs",
         "publish_token_file",
         "admin_token_file",
+        "key_file",
+        "previous_key_file",
         "stall_timeout",
         "level",
         "json",
@@ -169,6 +178,32 @@ fn no_exposure_without_tokens() {
     assert!(parse("http.listen = \"[::1]:8080\"").is_ok());
     assert!(parse("http.listen = \"127.9.9.9:8080\"").is_ok());
     assert_eq!(paths(parse("whip.udp_listen = \"192.0.2.1:8189\"")), ["whip.udp_listen"]);
+}
+
+#[test]
+fn keys_of_signed_paths_come_from_files_and_stay_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("{:?}", path.display().to_string())
+    };
+    let (new, old) = (file("new", &format!("{}\n", "n".repeat(64))), file("old", &"o".repeat(32)));
+    let c = parse(&format!("viewers.key_file = {new}\nviewers.previous_key_file = {old}")).unwrap();
+    assert_eq!(c.viewers.key, Some(Secret("n".repeat(64))));
+    assert_eq!(c.viewers.previous_key, Some(Secret("o".repeat(32))));
+    assert!(!format!("{c:?}").contains("nnnn"));
+    assert_eq!(paths(parse(&format!("viewers.previous_key_file = {old}"))), ["viewers.key_file"]);
+    let twice = format!("viewers.key_file = {new}\nviewers.previous_key_file = {new}");
+    assert_eq!(paths(parse(&twice)), ["viewers.previous_key_file"]);
+    for bad in ["", "short", &"x".repeat(513), &"ä".repeat(32), &format!("{} {}", "a".repeat(20), "b".repeat(20))] {
+        let bad = file("bad", bad);
+        let faults = parse(&format!("viewers.key_file = {bad}\nviewers.previous_key_file = {old}")).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].path, "viewers.key_file");
+        assert!(!faults[0].problem.contains("aaaa"), "a key is shown");
+    }
+    assert_eq!(paths(parse("viewers.key_file = \"/nonexistent\"")), ["viewers.key_file"]);
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! The JSON API: `/api/v1/channels` and `/api/v1/channels/{name}`.
+//! The JSON API: `/api/v1/channels`, `/api/v1/channels/{name}` and `/api/v1/channels/{name}/sign`.
+
+use std::time::SystemTime;
 
 use http_body::Body as HttpBody;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
@@ -6,6 +8,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use media::ChannelName;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::App;
 use super::body::Body;
@@ -13,7 +16,8 @@ use super::hls::insert;
 use super::intake::{self, BoxError};
 use super::problem::Problem;
 use crate::channel::ChannelStatus;
-use crate::config::channel_request;
+use crate::config::{Fault, channel_request, sign_request};
+use crate::sign::{playlist_path, seconds};
 use crate::supervisor::Put;
 
 /// An SDP of the largest size, every character of it escaped, and the rest of the request.
@@ -56,6 +60,44 @@ pub async fn channel<B: HttpBody<Error: Into<BoxError>>>(
     response
 }
 
+/// A signed path for viewers of this channel, which need not exist yet.
+pub async fn sign<B: HttpBody<Error: Into<BoxError>>>(
+    app: &App,
+    name: &ChannelName,
+    request: Parts,
+    body: B,
+) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Signed {
+        token: String,
+        /// Paths on this server; the second one opens the watch page.
+        playlist: String,
+        watch: String,
+        /// Unix time in seconds.
+        expires_at: u64,
+    }
+    let signed = async {
+        let text = intake::text(body, &request.headers, MAX_BODY, app.config.http.body_timeout).await?;
+        let value = parse(&text)?;
+        let mut faults = Vec::new();
+        let Some(life) = sign_request(value, &mut faults) else { return Err(unprocessable("bad-request", faults)) };
+        let Some(keys) = &app.keys else {
+            let detail = "this server has no key to sign with (viewers.key_file): everyone may watch /live/NAME";
+            return Err(Problem::new(StatusCode::CONFLICT, "signing-off", detail));
+        };
+        let expiry = SystemTime::now() + life;
+        let token = keys.sign(name, expiry);
+        Ok(Signed {
+            playlist: playlist_path(&token, name),
+            // Behind `#`, where it reaches no server's log and no Referer.
+            watch: format!("/watch/{name}#~{token}"),
+            expires_at: seconds(expiry),
+            token,
+        })
+    };
+    signed.await.map_or_else(|problem| problem.response(), |signed| json(StatusCode::OK, &signed))
+}
+
 async fn put<B: HttpBody<Error: Into<BoxError>>>(
     app: &App,
     name: ChannelName,
@@ -66,13 +108,10 @@ async fn put<B: HttpBody<Error: Into<BoxError>>>(
         return Err(intake::draining());
     }
     let text = intake::text(body, &request.headers, MAX_BODY, app.config.http.body_timeout).await?;
-    let value = serde_json::from_str(&text)
-        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "bad-json", format!("the body is no JSON: {e}")))?;
+    let value = parse(&text)?;
     let mut faults = Vec::new();
     let Some(wanted) = channel_request(value, "", &app.config.ladders, &mut faults) else {
-        let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-channel", sentences.join("; "));
-        return Err(problem.with_faults(faults));
+        return Err(unprocessable("bad-channel", faults));
     };
     let put = app.rooms.put(name.clone(), wanted).await?;
     let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
@@ -85,6 +124,16 @@ async fn put<B: HttpBody<Error: Into<BoxError>>>(
         insert(response.headers_mut(), LOCATION, &format!("/api/v1/channels/{name}"));
     }
     Ok(response)
+}
+
+fn parse(text: &str) -> Result<Value, Problem> {
+    serde_json::from_str(text)
+        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "bad-json", format!("the body is no JSON: {e}")))
+}
+
+fn unprocessable(kind: &'static str, faults: Vec<Fault>) -> Problem {
+    let sentences: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, kind, sentences.join("; ")).with_faults(faults)
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {

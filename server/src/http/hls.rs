@@ -27,6 +27,9 @@ use super::route::Object;
 use crate::channel::{Channel, RenditionSet, RenditionView};
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+/// For the publisher of a channel that players watched before the server was started anew.
+const HOLD_FOR_PUBLISHER: Duration = Duration::from_secs(6);
+
 /// Media never changes at its URI. The window and its retention end far sooner, so caches may keep it longer than we do.
 const IMMUTABLE: &str = "public, max-age=3600, immutable";
 
@@ -52,7 +55,10 @@ pub async fn object(
     request: &Parts,
 ) -> Response<Body> {
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
-    let set = channel.renditions.borrow().clone();
+    let set = match &object {
+        Object::Playlist if resumes(request) => begun(app, &channel).await,
+        _ => channel.renditions.borrow().clone(),
+    };
     let Some(view) = set.find(rendition.as_str()) else { return missing("there is no such rendition") };
     match object {
         Object::Playlist => {
@@ -101,13 +107,23 @@ pub fn preflight() -> Response<Body> {
     response
 }
 
+/// 204: whoever asks may watch; others have got 403 before this. Caches may remember it for a moment, so that one that has
+/// taken the token out of its keys can ask for each viewer.
+pub fn access() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=10"));
+    response
+}
+
 async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, request: &Parts) -> Response<Body> {
     let directives = match directives(request.uri.query()) {
         Ok(d) => d,
         Err(why) => return refused(why),
     };
     let snapshot = match wait(app, view, |s| match s.reload(&directives) {
-        _ if !s.is_playable() => Step::Answer(Err(not_yet())),
+        _ if !s.is_playable() && !resumes(request) => Step::Answer(Err(not_yet())),
+        _ if !s.is_playable() => Step::Wait,
         Reload::Now => Step::Answer(Ok(s.clone())),
         Reload::Refuse(why) => Step::Answer(Err(refused(why))),
         Reload::Wait => Step::Wait,
@@ -129,6 +145,23 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, requ
         plain_age(timing.target_duration)
     };
     playlist_response(&rendered, age, request)
+}
+
+/// Who asks for an msn has seen a playlist: where there is none yet, the server was started anew a moment ago. Players take a
+/// 404 then for the end and a 503 for a reason to wait for a long time, so they are held until the publisher is back.
+fn resumes(request: &Parts) -> bool {
+    request.uri.query().is_some_and(|q| q.split('&').any(|pair| pair.starts_with("_HLS_msn=")))
+}
+
+/// The channel's renditions, awaited for as long as one may be held while there are none at all.
+async fn begun(app: &App, channel: &Channel) -> Arc<RenditionSet> {
+    let mut sets = channel.renditions.clone();
+    let is_there = |set: &Arc<RenditionSet>| !(set.video.is_empty() && set.audio.is_empty());
+    let _held = app.metrics.hold();
+    let found = timeout_at(Instant::now() + HOLD_FOR_PUBLISHER, sets.wait_for(is_there)).await;
+    // At the time-out, or when the channel has ended, what there is.
+    drop(found);
+    channel.renditions.borrow().clone()
 }
 
 enum Step<T> {
@@ -164,9 +197,8 @@ async fn wait<T>(
             Err(_) => {
                 app.metrics.timeout("held");
                 let problem = "nothing new came within three target durations; the publisher seems to be gone";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem)
-                    .retry(target)
-                    .response());
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", problem).retry(target);
+                return Err(for_a_moment(problem.response()));
             }
         }
     }
@@ -393,16 +425,22 @@ fn no_channel() -> Response<Body> {
     missing("there is no such channel")
 }
 
-/// 404, cached for a moment only: what is missing now may be there soon (A50).
 fn missing(detail: &str) -> Response<Body> {
-    let mut response = Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+    for_a_moment(Problem::new(StatusCode::NOT_FOUND, "not-found", detail).response())
+}
+
+/// What is not there now may be there soon (A50). Not `no-store`: a cache lets requests for the same thing wait for each
+/// other, and with an answer that it must not keep each of them would be held anew, one behind the other; and a crowd that
+/// waits for a programme to begin should ask the cache, not us.
+fn for_a_moment(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"));
     response
 }
 
 fn not_yet() -> Response<Body> {
     let detail = "the channel is waiting for its publisher, or its first segments are on their way";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1)).response()
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).retry(Duration::from_secs(1));
+    for_a_moment(problem.response())
 }
 
 fn refused(why: &str) -> Response<Body> {

@@ -251,7 +251,7 @@ async fn a_hold_ends_after_three_target_durations() {
         let start = Instant::now();
         let r = rig.get(&path).await;
         assert_eq!((r.status().as_u16(), start.elapsed().as_secs()), (503, 6), "{path}");
-        assert_eq!(header(&r, "cache-control"), "no-store");
+        assert_eq!(header(&r, "cache-control"), "public, max-age=1");
         assert_eq!(header(&r, "retry-after"), "2");
         assert_eq!(json(&r)["type"], "/problems/not-ready");
     }

@@ -28,6 +28,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use http_body::Body as HttpBody;
 use hyper::header::{
@@ -46,6 +47,7 @@ use route::{Area, Route};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::sign::Keys;
 use crate::supervisor::Supervisor;
 
 /// Everything that handlers share.
@@ -54,6 +56,8 @@ pub struct App {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     gate: auth::Gate,
+    /// None: everyone may watch.
+    keys: Option<Keys>,
     playlists: playlists::Playlists,
     compressed: pages::Compressed,
     draining: AtomicBool,
@@ -70,6 +74,7 @@ impl App {
         Self {
             rooms,
             gate: auth::Gate::new(&config),
+            keys: Keys::of(&config.viewers),
             config,
             metrics,
             playlists: playlists::Playlists::default(),
@@ -96,7 +101,8 @@ impl App {
     ) -> Response<Body> {
         let (mut request, body) = request.into_parts();
         request.extensions.insert(PeerAddress(peer.ip()));
-        let route = Route::parse(request.uri.path());
+        let (token, path) = route::take_token(request.uri.path());
+        let (token, route) = (token.map(str::to_owned), Route::parse(&path));
         let (area, class) = (route.area(), route.class());
         let head = request.method == Method::HEAD;
         let version = request.version;
@@ -108,7 +114,7 @@ impl App {
                 }
                 response
             }
-            Ok(()) => self.dispatch(route, request, body, peer.ip()).await,
+            Ok(()) => self.dispatch(route, token.as_deref(), request, body, peer.ip()).await,
         };
         let status = response.status();
         let headers = response.headers_mut();
@@ -139,6 +145,7 @@ impl App {
     async fn dispatch<B: HttpBody<Error: Into<BoxError>>>(
         &self,
         route: Route,
+        token: Option<&str>,
         request: Parts,
         body: B,
         peer: IpAddr,
@@ -162,18 +169,27 @@ impl App {
             return denied.response();
         }
         let preflight = request.method == Method::OPTIONS;
+        // A preflight gives nothing away. Paths signed for a server that asks for no token are served all the same, so that
+        // switching keys off disturbs no viewer.
+        if let (Some(keys), Some(name), false) = (&self.keys, route.watched(), preflight)
+            && let Err(unfit) = keys.check(token, name, SystemTime::now())
+        {
+            return Problem::from(unfit).response();
+        }
         match route {
             Route::Status => pages::page(&self.compressed, "index.html", &request),
             Route::Watch => pages::page(&self.compressed, "watch.html", &request),
             Route::Publish => pages::page(&self.compressed, "publish.html", &request),
             Route::Asset(path) => pages::asset(&self.compressed, &path, &request),
-            Route::Multivariant(_) | Route::Media(..) if preflight => hls::preflight(),
+            Route::Multivariant(_) | Route::Media(..) | Route::Access(_) if preflight => hls::preflight(),
             Route::Multivariant(name) => hls::multivariant(self, &name, &request).await,
             Route::Media(name, rendition, object) => hls::object(self, &name, &rendition, object, &request).await,
+            Route::Access(_) => hls::access(),
             Route::Whip(name) => whip::endpoint(self, name, request, body).await,
             Route::WhipSession(name, session) => whip::session(self, name, &session, request, body).await,
             Route::Channels => api::channels(self),
             Route::Channel(name) => api::channel(self, name, request, body).await,
+            Route::Sign(name) => api::sign(self, &name, request, body).await,
             Route::Metrics => {
                 let text = self.metrics.render(&self.rooms.status());
                 plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)

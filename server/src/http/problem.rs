@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::body::Body;
 use crate::config::Fault;
+use crate::sign::Unfit;
 use crate::supervisor::Refusal;
 
 /// What went wrong, for people and programs.
@@ -68,6 +69,17 @@ impl Problem {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         response
+    }
+}
+
+impl From<Unfit> for Problem {
+    fn from(unfit: Unfit) -> Self {
+        let (kind, detail) = match unfit {
+            Unfit::Missing => ("not-signed", "this server is watched by signed paths only: /live/~TOKEN/NAME/…"),
+            Unfit::Wrong => ("bad-signature", "the path's token is not good for this channel on this server"),
+            Unfit::Expired => ("signature-expired", "the path's token has expired"),
+        };
+        Self::new(StatusCode::FORBIDDEN, kind, detail)
     }
 }
 

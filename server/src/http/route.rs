@@ -13,10 +13,13 @@ pub enum Route {
     Asset(String),
     Multivariant(ChannelName),
     Media(ChannelName, RenditionId, Object),
+    /// Says whether the path lets one watch; for caches and pages.
+    Access(ChannelName),
     Whip(ChannelName),
     WhipSession(ChannelName, String),
     Channels,
     Channel(ChannelName),
+    Sign(ChannelName),
     Metrics,
     Health,
     Ready,
@@ -44,6 +47,19 @@ pub enum Area {
     Probe,
 }
 
+/// Takes the token out of `/live/~TOKEN/…`; everything else stays as it is. The name of a channel has no `~`, and some
+/// clients escape it.
+pub fn take_token(path: &str) -> (Option<&str>, Cow<'_, str>) {
+    let signed = path.strip_prefix("/live/").and_then(|rest| {
+        let rest = rest.strip_prefix('~').or_else(|| rest.strip_prefix("%7E")).or_else(|| rest.strip_prefix("%7e"))?;
+        rest.split_once('/')
+    });
+    match signed {
+        Some((token, rest)) => (Some(token), Cow::Owned(format!("/live/{rest}"))),
+        None => (None, Cow::Borrowed(path)),
+    }
+}
+
 impl Route {
     /// `path` as it stands in the request line, without the query.
     pub fn parse(path: &str) -> Self {
@@ -68,6 +84,7 @@ impl Route {
                 Self::Asset(path.join("/"))
             }
             ["live", name, "index.m3u8"] => named(name, Area::Live, Self::Multivariant),
+            ["live", name, "access"] => named(name, Area::Live, Self::Access),
             ["live", name, rendition, file] => match (name.parse(), rendition.parse(), object(file)) {
                 (Ok(name), Ok(rendition), Some(object)) => Self::Media(name, rendition, object),
                 (Ok(_), Ok(_), None) => Self::Unknown(Area::Live),
@@ -87,6 +104,7 @@ impl Route {
             },
             ["api", "v1", "channels"] => Self::Channels,
             ["api", "v1", "channels", name] => named(name, Area::Api, Self::Channel),
+            ["api", "v1", "channels", name, "sign"] => named(name, Area::Api, Self::Sign),
             ["metrics"] => Self::Metrics,
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
@@ -97,9 +115,9 @@ impl Route {
     pub fn area(&self) -> Area {
         match self {
             Self::Status | Self::Watch | Self::Publish | Self::Asset(_) => Area::Page,
-            Self::Multivariant(_) | Self::Media(..) => Area::Live,
+            Self::Multivariant(_) | Self::Media(..) | Self::Access(_) => Area::Live,
             Self::Whip(_) | Self::WhipSession(..) => Area::Whip,
-            Self::Channels | Self::Channel(_) | Self::Metrics => Area::Api,
+            Self::Channels | Self::Channel(_) | Self::Sign(_) | Self::Metrics => Area::Api,
             Self::Health | Self::Ready => Area::Probe,
             Self::BadName(area) | Self::Unknown(area) => *area,
         }
@@ -108,13 +126,22 @@ impl Route {
     /// The methods it takes, as the Allow header lists them; None where there is nothing to allow.
     pub fn allow(&self) -> Option<&'static str> {
         match self {
-            Self::Multivariant(_) | Self::Media(..) => Some("GET, HEAD, OPTIONS"),
+            Self::Multivariant(_) | Self::Media(..) | Self::Access(_) => Some("GET, HEAD, OPTIONS"),
             Self::Whip(_) => Some("GET, HEAD, OPTIONS, POST"),
             Self::WhipSession(..) => Some("DELETE, GET, HEAD, OPTIONS, PATCH"),
             Self::Channel(_) => Some("DELETE, GET, HEAD, PUT"),
+            Self::Sign(_) => Some("POST"),
             Self::Status | Self::Watch | Self::Publish | Self::Asset(_) => Some("GET, HEAD"),
             Self::Channels | Self::Metrics | Self::Health | Self::Ready => Some("GET, HEAD"),
             Self::BadName(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    /// The channel whose media it gives away.
+    pub fn watched(&self) -> Option<&ChannelName> {
+        match self {
+            Self::Multivariant(name) | Self::Media(name, ..) | Self::Access(name) => Some(name),
+            _ => None,
         }
     }
 
@@ -128,8 +155,9 @@ impl Route {
             Self::Media(_, _, Object::Init(_)) => "init",
             Self::Media(_, _, Object::Segment(_)) => "segment",
             Self::Media(_, _, Object::Part(..)) => "part",
+            Self::Access(_) => "access",
             Self::Whip(_) | Self::WhipSession(..) => "whip",
-            Self::Channels | Self::Channel(_) => "api",
+            Self::Channels | Self::Channel(_) | Self::Sign(_) => "api",
             Self::Metrics => "metrics",
             Self::Health | Self::Ready => "probe",
             Self::BadName(_) | Self::Unknown(_) => "unknown",
@@ -226,6 +254,7 @@ mod tests {
             ("/live/demo/index.m3u8", Route::Multivariant(name())),
             ("/live/%64emo/index.m3u8", Route::Multivariant(name())),
             ("/live/demo/v480/index.m3u8", media(Object::Playlist)),
+            ("/live/demo/access", Route::Access(name())),
             ("/live/demo/v480/init-7.mp4", media(Object::Init(7))),
             ("/live/demo/v480/0.m4s", media(Object::Segment(0))),
             ("/live/demo/v480/18446744073709551615.m4s", media(Object::Segment(u64::MAX))),
@@ -241,6 +270,27 @@ mod tests {
             assert_eq!(Route::parse(path), route, "{path}");
             assert!(route.allow().is_some_and(|a| a.contains("GET, HEAD")), "{path}");
         }
+    }
+
+    #[test]
+    fn a_token_is_taken_out_once() {
+        for (path, token, rest) in [
+            ("/live/~t0-_/demo/index.m3u8", Some("t0-_"), "/live/demo/index.m3u8"),
+            ("/live/%7Et/demo/v1/1.m4s", Some("t"), "/live/demo/v1/1.m4s"),
+            ("/live/%7et/demo/v1/1.m4s", Some("t"), "/live/demo/v1/1.m4s"),
+            ("/live/~/demo/index.m3u8", Some(""), "/live/demo/index.m3u8"),
+            ("/live/~a/~b/demo/index.m3u8", Some("a"), "/live/~b/demo/index.m3u8"),
+            ("/live/~a", None, "/live/~a"),
+            ("/live/demo/index.m3u8", None, "/live/demo/index.m3u8"),
+            ("/~a/live/demo/index.m3u8", None, "/~a/live/demo/index.m3u8"),
+            ("//live/~a/demo/index.m3u8", None, "//live/~a/demo/index.m3u8"),
+        ] {
+            assert_eq!(take_token(path), (token, rest.into()), "{path}");
+        }
+        assert_eq!(Route::parse("/live/~b/demo/index.m3u8"), Route::BadName(Area::Live));
+        assert_eq!(Route::parse("/live/~a"), Route::Unknown(Area::Live));
+        let sign = Route::parse("/api/v1/channels/demo/sign");
+        assert_eq!((sign.allow(), sign.watched()), (Some("POST"), None));
     }
 
     #[test]

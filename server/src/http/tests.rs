@@ -227,7 +227,7 @@ async fn every_error_is_problem_details_with_cors_where_viewers_ask() {
         assert_eq!(header(&r, "access-control-allow-origin"), "*");
         assert!(header(&r, "access-control-expose-headers").contains("Content-Range"));
         assert_eq!(header(&r, "x-content-type-options"), "nosniff");
-        let age = if status != 404 || path.ends_with("x.mp4") { "no-store" } else { "public, max-age=1" };
+        let age = if status == 400 || path.ends_with("x.mp4") { "no-store" } else { "public, max-age=1" };
         assert_eq!(header(&r, "cache-control"), age, "{path}");
     }
     assert_eq!(header(&rig.get("/live/demo/index.m3u8").await, "retry-after"), "1");
@@ -426,4 +426,97 @@ async fn ambiguous_framing_is_refused_and_the_connection_closed() {
         let r = rig.ask("GET", "/healthz", headers, "").await;
         assert_eq!((r.status().as_u16(), header(&r, "connection")), (400, "close"), "{headers:?}");
     }
+}
+
+/// The server's keys for viewers, and a token for `demo` that is good for an hour.
+fn signing() -> (Rig, watch::Sender<Arc<RenditionSet>>, String) {
+    let (demo, sender) = channel("demo", RenditionSet::default());
+    let viewers = crate::config::Viewers { key: Some(Secret("k".repeat(32))), previous_key: None };
+    let rig = rig(vec![demo], |c| c.viewers = viewers);
+    let token = rig.app.keys.as_ref().unwrap().sign(&"demo".parse().unwrap(), SystemTime::now() + HOUR);
+    (rig, sender, token)
+}
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+#[tokio::test]
+async fn with_a_key_only_signed_paths_may_be_watched() {
+    let (rig, _keep, token) = signing();
+    let expired = rig.app.keys.as_ref().unwrap().sign(&"demo".parse().unwrap(), SystemTime::now() - HOUR);
+    for object in
+        ["index.m3u8", "v1/index.m3u8", "v1/index.m3u8?_HLS_msn=1", "v1/1.m4s", "v1/1.0.m4s", "v1/init-1.mp4", "access"]
+    {
+        for (path, kind) in [
+            (format!("/live/demo/{object}"), "not-signed"),
+            // Says nothing of which channels there are.
+            (format!("/live/nobody/{object}"), "not-signed"),
+            (format!("/live/~{token}/nobody/{object}"), "bad-signature"),
+            (format!("/live/~x{token}/demo/{object}"), "bad-signature"),
+            (format!("/live/~{expired}/demo/{object}"), "signature-expired"),
+        ] {
+            let r = rig.get(&path).await;
+            assert_eq!(
+                (r.status().as_u16(), json(&r)["type"].clone()),
+                (403, format!("/problems/{kind}").into()),
+                "{path}"
+            );
+            assert_eq!((header(&r, "cache-control"), header(&r, "access-control-allow-origin")), ("no-store", "*"));
+        }
+    }
+    // Past the gate: the channel waits for its publisher, the rendition is not there.
+    for (object, status) in [("index.m3u8", 503), ("v1/1.m4s", 404), ("access", 204)] {
+        for tilde in ["~", "%7E"] {
+            assert_eq!(rig.get(&format!("/live/{tilde}{token}/demo/{object}")).await.status(), status, "{object}");
+        }
+    }
+    assert_eq!(rig.ask("OPTIONS", "/live/demo/v1/1.m4s", &[], "").await.status(), 204);
+    for open in ["/", "/watch/demo", "/healthz", "/api/v1/channels"] {
+        assert_ne!(rig.get(open).await.status(), 403, "{open}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_everyone_may_watch_and_signed_paths_still_work() {
+    let (rig, _keep) = demo();
+    for path in ["/live/demo/access", "/live/~anything/demo/access"] {
+        let r = rig.get(path).await;
+        assert_eq!((r.status().as_u16(), header(&r, "cache-control")), (204, "public, max-age=10"), "{path}");
+    }
+    let r = rig.ask("POST", "/api/v1/channels/demo/sign", &[], r#"{"expires":"1h"}"#).await;
+    assert_eq!((r.status().as_u16(), json(&r)["type"].clone()), (409, "/problems/signing-off".into()));
+}
+
+#[tokio::test]
+async fn the_api_signs_for_who_may_administer() {
+    let (rig, _keep, _) = signing();
+    let sign = "/api/v1/channels/demo/sign";
+    let r = rig.ask("POST", sign, &[], r#"{"expires":"90m"}"#).await;
+    assert_eq!((r.status().as_u16(), header(&r, "cache-control")), (200, "no-store"));
+    let signed = json(&r);
+    let (token, playlist) = (signed["token"].as_str().unwrap(), signed["playlist"].as_str().unwrap());
+    assert_eq!(playlist, format!("/live/~{token}/demo/index.m3u8"));
+    assert_eq!(signed["watch"], format!("/watch/demo#~{token}"));
+    let left = signed["expires_at"].as_u64().unwrap() - SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!((5_395..=5_401).contains(&left), "{left} s");
+    assert_eq!(rig.get(&playlist.replace("index.m3u8", "access")).await.status(), 204);
+
+    for (body, status) in [
+        ("", 400),
+        ("{}", 422),
+        (r#"{"expires":"1h","x":1}"#, 422),
+        (r#"{"expires":"721h"}"#, 422),
+        (r#"{"expires":3600}"#, 422),
+        (r#"{"expires":"0s"}"#, 422),
+    ] {
+        assert_eq!(rig.ask("POST", sign, &[], body).await.status(), status, "{body}");
+    }
+    assert_eq!(rig.get(sign).await.status(), 405);
+    assert_eq!(rig.ask("POST", sign, &[("origin", "http://evil.example")], r#"{"expires":"1h"}"#).await.status(), 403);
+    let guarded = self::rig(Vec::new(), |c| {
+        c.viewers.key = Some(Secret("k".repeat(32)));
+        c.auth.admin_token = Some(Secret("admin-0123456789".to_owned()));
+    });
+    assert_eq!(guarded.ask("POST", sign, &[], r#"{"expires":"1h"}"#).await.status(), 401);
+    let admin = [("authorization", "Bearer admin-0123456789")];
+    assert_eq!(guarded.ask("POST", sign, &admin, r#"{"expires":"1h"}"#).await.status(), 200);
 }

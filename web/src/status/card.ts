@@ -100,7 +100,7 @@ export class Card {
         ),
       ),
     );
-    previews.add(this.video, channel.playlist, (state) => setAttribute(this.picture, 'data-preview', state));
+    previews.add(this.video, channel, (state) => setAttribute(this.picture, 'data-preview', state));
   }
 
   update(channel: Channel, now: number): void {

@@ -1,6 +1,7 @@
 // Live pictures on the status page: only where someone can see them, few at a time, of the smallest rendition.
 
 import type Hls from 'hls.js';
+import { signedPath, type Channel } from '../api';
 import { lowestVariant } from './model';
 
 /** More decoders at once would make a wall of channels hard on a laptop. */
@@ -9,7 +10,7 @@ const RETRY_MS = 6000;
 const KEY = 'fishladder.pictures';
 
 interface Slot {
-  playlist: string;
+  channel: Pick<Channel, 'name' | 'playlist'>;
   live: boolean;
   visible: boolean;
   onState: (state: 'playing' | 'loading' | 'paused') => void;
@@ -42,8 +43,8 @@ export class Previews {
     this.reconcile();
   }
 
-  add(video: HTMLVideoElement, playlist: string, onState: Slot['onState']): void {
-    this.slots.set(video, { playlist, live: false, visible: false, onState, stop: null, retryAt: 0 });
+  add(video: HTMLVideoElement, channel: Slot['channel'], onState: Slot['onState']): void {
+    this.slots.set(video, { channel, live: false, visible: false, onState, stop: null, retryAt: 0 });
     this.observer.observe(video);
   }
 
@@ -98,7 +99,7 @@ export class Previews {
     const open = async () => {
       const [{ default: Player }, response] = await Promise.all([
         import('hls.js'),
-        fetch(slot.playlist, { signal: abort.signal }),
+        fetchPlaylist(slot.channel, abort.signal),
       ]);
       const variant = response.ok ? lowestVariant(await response.text(), response.url) : null;
       if (abort.signal.aborted) return;
@@ -123,4 +124,10 @@ export class Previews {
       if (!abort.signal.aborted) fail();
     });
   }
+}
+
+/** The multivariant playlist, signed where the server wants that. */
+async function fetchPlaylist(channel: Slot['channel'], signal: AbortSignal): Promise<Response> {
+  const response = await fetch(channel.playlist, { signal });
+  return response.status === 403 ? fetch(await signedPath(channel.name, false), { signal }) : response;
 }

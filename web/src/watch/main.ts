@@ -2,7 +2,7 @@
 
 import '../ui/style.css';
 import './watch.css';
-import { channelOfPath, playlistPath } from '../api';
+import { channelOfPath, watchablePath } from '../api';
 import { add, byId, h, icon, replaceChildren, setAttribute, setText } from '../ui/dom';
 import { formatBitrate, formatLatency } from '../ui/format';
 import { linkButton, pageHeader } from '../ui/header';
@@ -43,25 +43,20 @@ declare global {
 }
 
 startTheme();
+// Another link to the same channel in this tab changes only what is behind `#`.
+addEventListener('hashchange', () => location.reload());
 const channel = channelOfPath(location.pathname);
-if (channel) start(channel);
-else {
-  byId('app').append(
-    pageHeader(null),
-    h(
-      'main',
-      { class: 'watch' },
-      h(
-        'p',
-        { class: 'message error' },
-        icon('error'),
-        'This address names no channel: letters, digits, _ and -, at most 64.',
-      ),
-    ),
-  );
+if (channel) watchablePath(channel, location.hash).then((path) => start(channel, path), refuse);
+else refuse('This address names no channel: letters, digits, _ and -, at most 64.');
+
+/** Says why nothing can be watched here, instead of a player. */
+function refuse(why: unknown): void {
+  const text = why instanceof Error ? why.message : String(why);
+  const main = h('main', { class: 'watch' }, h('p', { class: 'message error' }, icon('error'), text));
+  replaceChildren(byId('app'), pageHeader(null), main);
 }
 
-function start(name: string): void {
+function start(name: string, path: string): void {
   document.title = `${name} · Fishladder`;
   const video = h('video', { playsInline: true, muted: true, autoplay: true });
   // The attribute as well as the property: iOS looks at the attribute.
@@ -143,7 +138,12 @@ function start(name: string): void {
     ),
   );
 
-  const player = new Player(video, playlistPath(name), () => show());
+  const player = new Player(
+    video,
+    path,
+    () => show(),
+    () => void watchablePath(name, location.hash).then((renewed) => player.moveTo(renewed), refuse),
+  );
   Object.defineProperty(window, 'fishladder', {
     value: {
       get hls() {

@@ -47,8 +47,10 @@ export class Player {
 
   constructor(
     private readonly video: HTMLVideoElement,
-    private readonly url: string,
+    private url: string,
     private readonly onChange: () => void,
+    /** The server lets this path watch no longer. */
+    private readonly onRefused: () => void,
   ) {
     video.addEventListener('playing', () => {
       this.started = true;
@@ -76,6 +78,13 @@ export class Player {
     const position = this.hls?.liveSyncPosition ?? this.seekableEnd();
     if (position !== null) this.video.currentTime = position;
     this.play();
+  }
+
+  /** Goes on with another path of the same channel. */
+  moveTo(url: string): void {
+    this.url = url;
+    if (this.hls) this.open();
+    else this.openNative();
   }
 
   /** Starts anew from the multivariant playlist. */
@@ -155,6 +164,7 @@ export class Player {
       return;
     }
     this.set(this.started ? 'interrupted' : 'waiting');
+    if (data.response?.code === 403) return this.onRefused();
     const levelsKnown = (this.hls?.levels.length ?? 0) > 0;
     if (networkErrorRemedy(levelsKnown, data.response?.code) === 'reopen') this.retry(() => this.open());
     else this.retry(() => this.hls?.startLoad());
