@@ -21,9 +21,10 @@ use gstreamer_video as gst_video;
 use media::{AacConfig, MediaDuration, MediaTime, TrackConfig};
 
 use crate::avc;
+use crate::backend::cuda;
 use crate::backend::realize::{self, BackendError, make};
 use crate::backend::{
-    self, AacEncoder, Choice, Codec, GraphPlan, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
+    self, AacEncoder, Choice, Codec, GraphPlan, Memory, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
 };
 use crate::probe::devices;
 use crate::protocol::{MAX_UNIT, Start, Stats, Unit};
@@ -312,6 +313,9 @@ fn build_video(
     counters: &Arc<Counters>,
 ) -> Result<VideoInput, GraphError> {
     let (plan, rungs) = lay_out(start)?;
+    if plan.memory == Memory::Cuda {
+        cuda::share(pipeline, &plan.decoder.factory)?;
+    }
     let source = input("video-input", VIDEO_QUEUE);
     let decoder = realize::element(&plan.decoder)?;
     let tee = make("tee")?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use engine::backend::{Codec, Policy};
 use engine::probe::{self, Device, Finding};
-use engine::{Engine, EngineEvent, LadderSpec};
+use engine::{DeviceHost, Engine, EngineEvent, HostOptions, LadderSpec, Seat};
 use media::{AccessUnit, MediaDuration, MediaTime, TrackConfig};
 use support::stubs::{contexts, forget_log, log, on, under, under_each, under_without, uuid};
 use support::*;
@@ -271,6 +271,43 @@ fn a_worker_that_loses_its_gpu_is_replaced_and_no_picture_is_missing() {
                 assert_eq!(got.pts(id), pts(&source), "{id}");
             }
             assert_eq!(log().iter().filter(|line| *line == "lost 0").count(), 1);
+        });
+    });
+}
+
+#[test]
+fn all_sessions_of_a_device_share_one_context() {
+    under("all_sessions_of_a_device_share_one_context", "full", &[], || {
+        if !gstreamer_or_skip() {
+            return;
+        }
+        run(async {
+            let source = h264(640, 360, 30, 60, 30, START);
+            forget_log();
+            let device = Some(on(0, Policy::GpuOnly));
+            let (host, _ended) = DeviceHost::new(HostOptions {
+                program: options().program,
+                name: "stub".into(),
+                device: device.clone(),
+                fails_after: None,
+            });
+            let mut engines: Vec<Engine> = (0..3)
+                .map(|_| {
+                    let seat = Seat { device: device.clone(), host: Some(host.clone()) };
+                    Engine::start_at(ladder(&[(320, 180), (160, 90)]), options(), seat).unwrap()
+                })
+                .collect();
+            // All are under way before the first one ends.
+            for engine in &mut engines {
+                for input in interleave(&source, &[]) {
+                    engine.push(input);
+                }
+                let event = engine.events.recv().await;
+                assert!(matches!(event, Some(EngineEvent::Unit { .. })), "{event:?}");
+            }
+            let log = log();
+            assert_eq!(log.iter().filter(|line| line.starts_with("decoder 0 created")).count(), 3, "{log:#?}");
+            assert_eq!(contexts(&log, 0), (1, 2), "{log:#?}");
         });
     });
 }
