@@ -19,6 +19,8 @@ step "pages" pages
 step "build" cargo build --release --locked
 step "clippy" cargo clippy --release --workspace --all-targets --locked -- -D warnings
 step "unit and property tests" cargo test --release --workspace --exclude e2e --locked
+# A minute for the first time, seconds afterwards.
+step "Debian 13's GStreamer" scripts/test-trixie.sh
 # A failed check prints what was seen; a backtrace of the test's executor would only bury it.
 export RUST_BACKTRACE=0
 step "end to end" cargo test --release -p e2e --locked -- --test-threads=1

@@ -10,6 +10,7 @@
 
 mod audio;
 mod choose;
+pub(crate) mod cuda;
 pub(crate) mod jetson;
 pub(crate) mod nvidia;
 pub(crate) mod realize;
