@@ -6,6 +6,7 @@ import {
   formatDuration,
   formatFrameRate,
   formatLatency,
+  formatMebibytes,
   formatPercent,
 } from './format';
 
@@ -22,6 +23,15 @@ describe('numbers as people read them', () => {
       '1.50 Gb/s',
     ]);
     expect([Number.NaN, -1, Infinity].map(formatBitrate)).toEqual(['–', '–', '–']);
+    expect([0, 700, 1023, 1024, 12_000, 144_000, -1].map(formatMebibytes)).toEqual([
+      '0 MiB',
+      '700 MiB',
+      '1023 MiB',
+      '1.0 GiB',
+      '11.7 GiB',
+      '141 GiB',
+      '–',
+    ]);
     expect([12, 1200, 2_500_000].map(formatBytes)).toEqual(['12 B', '1 kB', '2.5 MB']);
   });
 

@@ -23,6 +23,14 @@ export function formatBytes(bytes: number): string {
   return `${bytes.toFixed(0)} B`;
 }
 
+/** `700 MiB`, `11.7 GiB`: memory of a device. */
+export function formatMebibytes(mebibytes: number): string {
+  if (!Number.isFinite(mebibytes) || mebibytes < 0) return '–';
+  if (mebibytes < 1024) return `${Math.round(mebibytes)} MiB`;
+  const gibibytes = mebibytes / 1024;
+  return `${gibibytes.toFixed(gibibytes < 100 ? 1 : 0)} GiB`;
+}
+
 /** The two largest units: `14 s`, `3 min 20 s`, `2 h 3 min`, `5 d 4 h`. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–';
