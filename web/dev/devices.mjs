@@ -33,7 +33,7 @@ export function devices(count) {
       name: 'GPU 0',
       kind: 'rtx-4090',
       loads: Array.from({ length: 8 }, (_, n) => `cam${n + 1}`),
-      share: 0.228,
+      share: 0.272,
       engines: 2,
       left: 0,
       measured: { encode: 0.93, decode: 0.41, vram_mib: 4711, temperature_c: 86, throttled: true },

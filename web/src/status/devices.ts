@@ -16,8 +16,8 @@ import { openDialog } from '../ui/dialog';
 import { formatMebibytes } from '../ui/format';
 import {
   DEVICE_STATE_WORDS,
+  assignColors,
   bars,
-  channelColor,
   deviceSentence,
   drainQuestion,
   fleetFacts,
@@ -37,6 +37,8 @@ const OPEN_UP_TO = 4;
 const DECISIONS_SHOWN = 5;
 /** A list of more ladders than this begins folded: the bars show them too. */
 const LADDERS_SHOWN = 6;
+/** Bars of a device with more of them than this are thin, so that its card is no tower. */
+const THIN_FROM = 6;
 
 export class Devices {
   readonly element: HTMLDetailsElement;
@@ -48,6 +50,7 @@ export class Devices {
   private readonly cards = new Map<string, DeviceCard>();
   private fleet: Fleet = { policy: '', devices: [], decisions: [] };
   private shownFacts = '';
+  private colors: ReadonlyMap<string, number> = new Map();
 
   /** `onChanged`: after a device was drained or restored. */
   constructor(private readonly onChanged: () => void) {
@@ -85,11 +88,15 @@ export class Devices {
       this.shownFacts = key;
       replaceChildren(this.facts, ...facts.map(({ text, state }) => h('li', { 'data-state': state }, text)));
     }
+    this.colors = assignColors(
+      this.colors,
+      devices.flatMap((device) => device.ladders.map((ladder) => ladder.channel)),
+    );
     const wanted = devices.map((device) => {
       const card =
         this.cards.get(device.id) ?? new DeviceCard(() => this.fleet.devices, this.onChanged, device);
       this.cards.set(device.id, card);
-      card.update(device);
+      card.update(device, this.colors);
       return card.element;
     });
     const ids = new Set(devices.map((device) => device.id));
@@ -108,6 +115,9 @@ export class Devices {
       h('span', {}, `The devices cannot be read: ${reason} What you see is old.`),
     );
     this.failure.hidden = false;
+    // The line above is out of sight while the section is folded.
+    this.shownFacts = '';
+    replaceChildren(this.facts, h('li', { 'data-state': 'quarantined' }, 'cannot be read'));
   }
 }
 
@@ -127,6 +137,7 @@ class DeviceCard {
   private readonly result = h('p', { class: 'device-result', role: 'status' });
   private readonly drain: HTMLButtonElement;
   private readonly restore: HTMLButtonElement;
+  private colors: ReadonlyMap<string, number> = new Map();
   private shownBars = '';
   private shownSlots = '';
   private shownMessage = '';
@@ -185,8 +196,9 @@ class DeviceCard {
     );
   }
 
-  update(device: Device): void {
+  update(device: Device, colors: ReadonlyMap<string, number>): void {
     this.device = device;
+    this.colors = colors;
     setAttribute(this.element, 'data-state', device.state);
     setAttribute(this.pill, 'data-state', device.state);
     setText(this.pill, DEVICE_STATE_WORDS[device.state]);
@@ -202,12 +214,21 @@ class DeviceCard {
     setText(this.load, facts.join(' · '));
     this.load.hidden = facts.length === 0;
     this.showLadders();
-    this.drain.hidden = device.state !== 'ready';
-    this.restore.hidden = device.state === 'ready';
+    this.showButtons();
     if (this.result.textContent !== '') {
       this.resultState ??= device.state;
       if (this.resultState !== device.state) setText(this.result, '');
     }
+  }
+
+  private showButtons(): void {
+    const ready = this.device.state === 'ready';
+    const [shown, gone] = ready ? [this.drain, this.restore] : [this.restore, this.drain];
+    // The keyboard stays where it was: on the one button of this card.
+    const focused = document.activeElement === gone;
+    shown.hidden = false;
+    gone.hidden = true;
+    if (focused) shown.focus({ preventScroll: true });
   }
 
   private showMessage(): void {
@@ -228,7 +249,8 @@ class DeviceCard {
     const none: HTMLElement[] = [];
     if (this.device.encode.length === 0) none.push(noEngine('Encode', 'no encoder on this device'));
     if (this.device.decode.length === 0) none.push(noEngine('Decode', 'no decoder on this device'));
-    replaceChildren(this.bars, ...wanted.map(drawBar), ...none);
+    replaceChildren(this.bars, ...wanted.map((bar) => drawBar(bar, this.colors)), ...none);
+    this.bars.classList.toggle('thin', wanted.length > THIN_FROM);
   }
 
   private showSlots(): void {
@@ -257,7 +279,7 @@ class DeviceCard {
       // A channel has one session at a time, but nothing here may depend on it.
       const key = keys.has(ladder.channel) ? `${ladder.channel} ${at}` : ladder.channel;
       keys.add(key);
-      const row = this.rows.get(key) ?? new LadderRow(ladder.channel);
+      const row = this.rows.get(key) ?? new LadderRow(ladder.channel, this.colors);
       this.rows.set(key, row);
       row.update(ladder);
       return row.element;
@@ -297,16 +319,20 @@ class LadderRow {
   private readonly moving = h('span', { class: 'moving-note', hidden: true }, 'moving');
   private readonly cells = ['encode', 'decode', 'vram'].map(() => h('td', { class: 'number' }));
 
-  constructor(channel: string) {
+  constructor(channel: string, colors: ReadonlyMap<string, number>) {
     const swatch = h('span', { class: 'channel-swatch' });
-    tint(swatch, channel);
+    tint(swatch, colors.get(channel));
     const name = isChannelName(channel)
       ? h('a', { href: `#channel-${channel}`, title: `To channel ${channel}` }, channel)
       : h('span', {}, channel || '(no name)');
     this.element = h(
       'tr',
       {},
-      h('th', { scope: 'row' }, h('div', { class: 'device-channel' }, swatch, name, this.moving, this.rungs)),
+      h(
+        'th',
+        { scope: 'row' },
+        h('div', { class: 'device-channel' }, swatch, h('div', {}, name, this.moving, this.rungs)),
+      ),
       ...this.cells,
     );
   }
@@ -358,6 +384,8 @@ class Decisions {
     this.more.hidden = count <= DECISIONS_SHOWN;
     setText(this.more, this.all ? `Show the latest ${DECISIONS_SHOWN}` : `Show all ${count}`);
     setAttribute(this.more, 'aria-expanded', String(this.all));
+    // All of them scroll within the list, also by keyboard.
+    this.list.tabIndex = this.all ? 0 : -1;
     const wanted = this.all ? this.decisions : this.decisions.slice(0, DECISIONS_SHOWN);
     const key = JSON.stringify(wanted);
     if (key === this.shown) return;
@@ -393,17 +421,17 @@ function when(at: number): HTMLElement {
   );
 }
 
-function drawBar(bar: Bar): HTMLElement {
+function drawBar(bar: Bar, colors: ReadonlyMap<string, number>): HTMLElement {
   const track = h('div', { class: 'track' });
   track.style.setProperty('--limit', String(bar.whole > 0 ? bar.limit / bar.whole : 1));
-  for (const { channel, amount, moving } of bar.segments) {
+  for (const { channel, amount, moving, title } of bar.segments) {
     const segment = h(
       'span',
-      { class: moving ? 'segment moving' : 'segment', title: channel ?? 'others' },
+      { class: moving ? 'segment moving' : 'segment', title },
       h('span', {}, channel ?? 'others'),
     );
     segment.style.setProperty('--amount', String(amount / bar.whole));
-    if (channel !== null) tint(segment, channel);
+    if (channel !== null) tint(segment, colors.get(channel));
     track.append(segment);
   }
   if (bar.limit < bar.whole) track.append(h('span', { class: 'limit' }));
@@ -426,8 +454,7 @@ function noEngine(label: string, text: string): HTMLElement {
 }
 
 /** Colours by script: the policy of the pages forbids style attributes in markup. */
-function tint(element: HTMLElement, channel: string): void {
-  const { hue, shade } = channelColor(channel);
-  element.style.setProperty('--hue', String(hue));
-  element.dataset['shade'] = String(shade);
+function tint(element: HTMLElement, color = 0): void {
+  element.style.setProperty('--hue', String((color % 12) * 30 + 10));
+  element.dataset['shade'] = color < 12 ? '0' : '1';
 }

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { parseFleet, type Device } from '../api';
 import {
+  COLORS,
+  assignColors,
   bars,
-  channelColor,
   deviceSentence,
   drainQuestion,
   fleetFacts,
@@ -92,10 +93,10 @@ describe('bars', () => {
       ['Encode 1', '95 %', true],
       ['Encode 2', '10 %', false],
       ['Decode', '10 %', false],
-      ['VRAM', '700 MiB of 11.7 GiB', false],
+      ['VRAM', '0.7 of 11.7 GiB', false],
     ]);
     expect(drawn[0]?.sentence).toBe(
-      'Encode 1: 95 % reserved, limit 90 %, over its limit: cam1 95 % (moving away)',
+      'Encode 1: 95 % reserved, limit 90 %, over its limit: cam1 95 % (moving)',
     );
     expect(drawn[3]?.whole).toBe(12000);
   });
@@ -203,10 +204,23 @@ describe('sentences', () => {
 });
 
 describe('colours', () => {
-  it('are the same for a name at any time, and spread over names that differ in a digit', () => {
-    expect(channelColor('cam1')).toEqual(channelColor('cam1'));
-    const seen = new Set(Array.from({ length: 24 }, (_, n) => JSON.stringify(channelColor(`cam${n}`))));
-    expect(seen.size).toBeGreaterThanOrEqual(15);
-    for (let n = 0; n < 500; n++) expect(channelColor(`c${n}`).hue).toBeLessThan(360);
+  const names = (count: number) => Array.from({ length: count }, (_, n) => `cam${n}`);
+  const none = new Map<string, number>();
+
+  it('differ as long as there are enough, and come from the name alone where they can', () => {
+    expect(new Set(assignColors(none, names(COLORS)).values()).size).toBe(COLORS);
+    expect(assignColors(none, names(30).reverse())).toEqual(assignColors(none, names(30)));
+    for (const color of assignColors(none, names(100)).values()) {
+      expect(color).toBeGreaterThanOrEqual(0);
+      expect(color).toBeLessThan(COLORS);
+    }
+  });
+
+  it('stay with who has one, and are forgotten with who is gone', () => {
+    const before = assignColors(none, names(6));
+    const after = assignColors(before, [...names(6).slice(1), 'a-newcomer', 'another']);
+    for (const name of names(6).slice(1)) expect(after.get(name)).toBe(before.get(name));
+    expect(after.has('cam0')).toBe(false);
+    expect(new Set(after.values()).size).toBe(after.size);
   });
 });

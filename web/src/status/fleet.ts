@@ -1,12 +1,12 @@
 // What the status page shows of the devices, decided without a document: where segments lie, colours, sentences.
 
 import type { Device, DeviceState, Fleet, Moves, Reservation } from '../api';
-import { formatMebibytes, formatPercent } from '../ui/format';
+import { formatMebibytes, formatMemoryOf, formatPercent } from '../ui/format';
 
 /** Less than this share of an engine is rounding, not a ladder. */
 const ROUNDING = 0.002;
 /** More session slots than this are told in words: nobody counts them. */
-const MOST_SLOTS = 24;
+const MOST_SLOTS = 12;
 
 /** A stretch of a bar, in the bar's own unit. `channel` null: reserved, but by no ladder that is listed. */
 export interface Segment {
@@ -17,7 +17,7 @@ export interface Segment {
 
 export interface Bar {
   label: string;
-  segments: Segment[];
+  segments: (Segment & { title: string })[];
   used: number;
   limit: number;
   /** What the whole length stands for. */
@@ -97,28 +97,28 @@ export function pack(promised: readonly number[], reservations: readonly Segment
 
 function bar(
   label: string,
-  segments: Segment[],
+  segments: readonly Segment[],
   used: number,
   limit: number,
   least: number,
   format: (amount: number) => string,
 ): Bar {
   const over = used > limit * (1 + ROUNDING);
-  const held = segments.map(
-    ({ channel, amount, moving }) =>
-      `${channel ?? 'others'} ${format(amount)}${moving ? ' (moving away)' : ''}`,
-  );
+  const titled = segments.map((segment) => ({
+    ...segment,
+    title: `${segment.channel ?? 'others'} ${format(segment.amount)}${segment.moving ? ' (moving)' : ''}`,
+  }));
   const sentence =
     `${label}: ${format(used)} reserved, limit ${format(limit)}` +
     (over ? ', over its limit' : '') +
-    (held.length > 0 ? `: ${held.join(', ')}` : '');
+    (titled.length > 0 ? `: ${titled.map((segment) => segment.title).join(', ')}` : '');
   return {
     label,
-    segments,
+    segments: titled,
     used,
     limit,
     whole: Math.max(least, limit, used),
-    value: least > 0 ? format(used) : `${format(used)} of ${format(limit)}`,
+    value: least > 0 ? format(used) : formatMemoryOf(used, limit),
     sentence,
     over,
   };
@@ -208,7 +208,7 @@ export function policySentence(policy: string): string {
 export function drainQuestion(device: Device, devices: readonly Device[]): string {
   const carried = device.ladders.length;
   const others = devices.some((other) => other.id !== device.id && other.state === 'ready');
-  const closed = 'It takes no new ladder until it is restored.';
+  const closed = 'The device takes no new ladder until it is restored.';
   if (carried === 0) return `It carries no ladder. ${closed}`;
   if (!others)
     return `No other device is ready, so its ${ladders(carried)} will stay here until one is. ${closed}`;
@@ -235,15 +235,41 @@ export function movesSentence(name: string, how: 'drain' | 'restore', moves: Mov
   return stuck ? stuck.trim() : `${name} is empty and takes no new ladder.`;
 }
 
-/** Hue in degrees and one of two shades for a channel: the same on every device, in every browser, at any time. */
-export function channelColor(channel: string): { hue: number; shade: 0 | 1 } {
-  // FNV-1a: names that differ in one letter land far apart.
+/** Twelve hues in two shades: more than anyone tells apart, so names stand beside them. */
+export const COLORS = 24;
+
+/**
+ * A colour for each channel. It follows from the name alone, so that it is the same in every browser, except where two
+ * names would share one: the later takes the next free. Who has one keeps it.
+ */
+export function assignColors(
+  previous: ReadonlyMap<string, number>,
+  names: Iterable<string>,
+): Map<string, number> {
+  const colors = new Map<string, number>();
+  const fresh: string[] = [];
+  for (const name of new Set(names)) {
+    const kept = previous.get(name);
+    if (kept === undefined) fresh.push(name);
+    else colors.set(name, kept);
+  }
+  const taken = new Set(colors.values());
+  for (const name of fresh.sort()) {
+    let color = hash(name) % COLORS;
+    // Five on is another hue by far, and comes by every colour before it comes back.
+    if (taken.size < COLORS) while (taken.has(color)) color = (color + 5) % COLORS;
+    taken.add(color);
+    colors.set(name, color);
+  }
+  return colors;
+}
+
+/** FNV-1a, with the high bits mixed in: names that differ in their last digit alone must land apart. */
+function hash(text: string): number {
   let hash = 0x811c9dc5;
-  for (const char of channel) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0;
-  // The low bits of names that differ in their last digit alone differ by little: mix the high ones in.
+  for (const char of text) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0;
   hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0;
-  hash ^= hash >>> 13;
-  return { hue: ((hash >>> 1) % 24) * 15, shade: (hash & 1) as 0 | 1 };
+  return (hash ^ (hash >>> 13)) >>> 0;
 }
 
 function ladders(n: number): string {

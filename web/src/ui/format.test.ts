@@ -7,6 +7,7 @@ import {
   formatFrameRate,
   formatLatency,
   formatMebibytes,
+  formatMemoryOf,
   formatPercent,
 } from './format';
 
@@ -32,6 +33,9 @@ describe('numbers as people read them', () => {
       '141 GiB',
       '–',
     ]);
+    expect(formatMemoryOf(840, 12_000)).toBe('0.8 of 11.7 GiB');
+    expect(formatMemoryOf(0, 144_000)).toBe('0 of 141 GiB');
+    expect(formatMemoryOf(12, 512)).toBe('12 of 512 MiB');
     expect([12, 1200, 2_500_000].map(formatBytes)).toEqual(['12 B', '1 kB', '2.5 MB']);
   });
 
