@@ -246,10 +246,13 @@ class DeviceCard {
     const key = JSON.stringify(wanted);
     if (key === this.shownBars) return;
     this.shownBars = key;
-    const none: HTMLElement[] = [];
-    if (this.device.encode.length === 0) none.push(noEngine('Encode', 'no encoder on this device'));
-    if (this.device.decode.length === 0) none.push(noEngine('Decode', 'no decoder on this device'));
-    replaceChildren(this.bars, ...wanted.map((bar) => drawBar(bar, this.colors)), ...none);
+    const { encode, decode } = this.device;
+    replaceChildren(
+      this.bars,
+      encode.length === 0 && noEngine('Encode', 'no encoder on this device'),
+      decode.length === 0 && noEngine('Decode', 'no decoder on this device'),
+      ...wanted.map((bar) => drawBar(bar, this.colors)),
+    );
     this.bars.classList.toggle('thin', wanted.length > THIN_FROM);
   }
 

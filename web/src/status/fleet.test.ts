@@ -112,12 +112,16 @@ describe('sentences', () => {
     expect(sessionSlots(device({ encoding_sessions: 3, encoding_sessions_left: 5 }))).toEqual({
       used: 3,
       free: 5,
-      text: '3, 5 left',
+      text: '3 in use, 5 left',
     });
     expect(sessionSlots(device({ encoding_sessions: 8, encoding_sessions_left: 0 })).text).toBe(
-      '8, none left',
+      '8 in use, none left',
     );
-    expect(sessionSlots(device({ encoding_sessions: 3 }))).toEqual({ used: 0, free: 0, text: '3, no cap' });
+    expect(sessionSlots(device({ encoding_sessions: 3 }))).toEqual({
+      used: 0,
+      free: 0,
+      text: '3 in use, no cap',
+    });
     expect(sessionSlots(device({ encoding_sessions: 3, encoding_sessions_left: 1e9 }))).toMatchObject({
       used: 0,
       free: 0,

@@ -133,8 +133,8 @@ export function percent(share: number): string {
 export function sessionSlots(device: Device): { used: number; free: number; text: string } {
   const used = device.encodingSessions;
   const left = device.encodingSessionsLeft;
-  if (left === null) return { used: 0, free: 0, text: `${used}, no cap` };
-  const text = left === 0 ? `${used}, none left` : `${used}, ${left} left`;
+  if (left === null) return { used: 0, free: 0, text: `${used} in use, no cap` };
+  const text = `${used} in use, ${left === 0 ? 'none' : left} left`;
   return used + left <= MOST_SLOTS ? { used, free: left, text } : { used: 0, free: 0, text };
 }
 

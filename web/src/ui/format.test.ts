@@ -34,7 +34,7 @@ describe('numbers as people read them', () => {
       '–',
     ]);
     expect(formatMemoryOf(840, 12_000)).toBe('0.8 of 11.7 GiB');
-    expect(formatMemoryOf(0, 144_000)).toBe('0 of 141 GiB');
+    expect([0, 500].map((part) => formatMemoryOf(part, 144_000))).toEqual(['0 of 141 GiB', '0.5 of 141 GiB']);
     expect(formatMemoryOf(12, 512)).toBe('12 of 512 MiB');
     expect([12, 1200, 2_500_000].map(formatBytes)).toEqual(['12 B', '1 kB', '2.5 MB']);
   });

@@ -34,8 +34,7 @@ export function formatMebibytes(mebibytes: number): string {
 /** `0.8 of 11.7 GiB`: both in the unit of the whole. */
 export function formatMemoryOf(part: number, whole: number): string {
   if (whole < 1024) return `${Math.round(part)} of ${formatMebibytes(whole)}`;
-  const digits = whole < 100 * 1024 ? 1 : 0;
-  return `${part > 0 ? (part / 1024).toFixed(digits) : 0} of ${formatMebibytes(whole)}`;
+  return `${part > 0 ? (part / 1024).toFixed(1) : 0} of ${formatMebibytes(whole)}`;
 }
 
 /** The two largest units: `14 s`, `3 min 20 s`, `2 h 3 min`, `5 d 4 h`. */
