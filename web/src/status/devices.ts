@@ -211,7 +211,8 @@ class DeviceCard {
     this.showBars();
     this.showSlots();
     const facts = loadFacts(device);
-    setText(this.load, facts.join(' · '));
+    // A line may break between facts, not between a number and its unit.
+    setText(this.load, facts.map((fact) => fact.replaceAll(' ', '\u00a0')).join(' · '));
     this.load.hidden = facts.length === 0;
     this.showLadders();
     this.showButtons();

@@ -133,13 +133,13 @@ async function poll(): Promise<void> {
   if (!document.hidden && polling === abort) timer = window.setTimeout(() => void poll(), POLL_MS);
 }
 
-/** After the channels, so that the token which these needed is there. Without devices the page is still the page. */
+/** After the channels, so that the token which these needed is there. What fails here leaves the channels as they are. */
 async function pollDevices(signal: AbortSignal): Promise<void> {
   try {
     devices.update(await listDevices(signal));
   } catch (error) {
-    if (signal.aborted) throw error;
-    devices.fail(error instanceof Problem ? error.message : 'The server cannot be reached.');
+    if (signal.aborted && signal.reason !== 'timeout') throw error;
+    devices.fail(error instanceof Problem ? error.message : 'There was no answer.');
   }
 }
 
