@@ -114,7 +114,7 @@ describe('devices', () => {
       throttled: false,
     });
     expect(device?.ladders).toEqual([
-      { channel: 'cam1', rungs: ['v720'], encode: 0, decode: 0, vramMib: 0, moving: false },
+      { channel: 'cam1', rungs: ['v720'], encode: 0, decode: null, vramMib: 0, moving: false },
     ]);
     for (const nonsense of [null, [], 'x', { devices: {} }]) expect(parseFleet(nonsense).devices).toEqual([]);
   });

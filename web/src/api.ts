@@ -61,7 +61,8 @@ export interface Reservation {
   channel: string;
   rungs: string[];
   encode: number;
-  decode: number;
+  /** Null: the server does not tell. */
+  decode: number | null;
   vramMib: number;
   /** On its way to another device: it holds its place on both until the move is done. */
   moving: boolean;
@@ -359,7 +360,7 @@ function parseDevice(json: Json): Device {
         channel: asText(ladder['channel']),
         rungs: asTexts(ladder['rungs'], 32),
         encode: asAmount(ladder['encode']),
-        decode: asAmount(ladder['decode']),
+        decode: ladder['decode'] === undefined ? null : asAmount(ladder['decode']),
         vramMib: asAmount(ladder['vram_mib']),
         moving: ladder['moving'] === true,
       })),

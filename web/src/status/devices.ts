@@ -346,7 +346,11 @@ class LadderRow {
     setText(this.rungs, rungs);
     setAttribute(this.rungs, 'title', rungs);
     this.moving.hidden = !ladder.moving;
-    const values = [percent(ladder.encode), percent(ladder.decode), formatMebibytes(ladder.vramMib)];
+    const values = [
+      percent(ladder.encode),
+      ladder.decode === null ? '–' : percent(ladder.decode),
+      formatMebibytes(ladder.vramMib),
+    ];
     this.cells.forEach((cell, at) => setText(cell, values[at] ?? ''));
   }
 }
@@ -432,7 +436,7 @@ function drawBar(bar: Bar, colors: ReadonlyMap<string, number>): HTMLElement {
     const segment = h(
       'span',
       { class: moving ? 'segment moving' : 'segment', title },
-      h('span', {}, channel ?? 'others'),
+      h('span', {}, channel ?? 'unattributed'),
     );
     segment.style.setProperty('--amount', String(amount / bar.whole));
     if (channel !== null) tint(segment, colors.get(channel));

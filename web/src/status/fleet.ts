@@ -48,7 +48,7 @@ export function bars(device: Device): Bar[] {
   ).map((segments) => bar('VRAM', segments, device.vramMib, device.vramLimitMib, 0, formatMebibytes));
   return [
     ...engines('Encode', device.encode, device.encodeLimit, (ladder) => ladder.encode),
-    ...engines('Decode', device.decode, device.decodeLimit, (ladder) => ladder.decode),
+    ...engines('Decode', device.decode, device.decodeLimit, (ladder) => ladder.decode ?? 0),
     ...(device.vramLimitMib > 0 ? memory : []),
   ];
 }
@@ -106,7 +106,7 @@ function bar(
   const over = used > limit * (1 + ROUNDING);
   const titled = segments.map((segment) => ({
     ...segment,
-    title: `${segment.channel ?? 'others'} ${format(segment.amount)}${segment.moving ? ' (moving)' : ''}`,
+    title: `${segment.channel ?? 'unattributed'} ${format(segment.amount)}${segment.moving ? ' (moving)' : ''}`,
   }));
   const sentence =
     `${label}: ${format(used)} reserved, limit ${format(limit)}` +
