@@ -219,6 +219,8 @@ class DeviceCard {
     if (this.result.textContent !== '') {
       this.resultState ??= device.state;
       if (this.resultState !== device.state) setText(this.result, '');
+      else if (device.state === 'draining' && device.ladders.length === 0)
+        setText(this.result, `${device.name} is empty now.`);
     }
   }
 
