@@ -268,7 +268,7 @@ fn default_picture(ladder: &Ladder) -> Picture {
     let height = ladder.rungs.iter().map(|r| r.height).max().unwrap_or_default().max(1080);
     // A rung without a bound has the source's rate: then any will do.
     let frame_rate = ladder.rungs.iter().filter_map(|r| r.max_frame_rate).max().unwrap_or(30);
-    Picture { width: height * 16 / 9 & !1, height, frame_rate }
+    Picture { width: (height * 16 / 9) & !1, height, frame_rate }
 }
 
 /// As the server resolves it against a publisher's video.
