@@ -338,7 +338,8 @@ impl Target {
         if wanted.is_some() && found.next().is_some() {
             return Err("several devices are called so: give the UUID or the render node".to_owned());
         }
-        let id = device.id.clone().unwrap_or_default();
+        // A Jetson has one device, which needs no id.
+        let id = device.id.clone().unwrap_or_else(|| "jetson".to_owned());
         let encodes = device.elements.encoders.contains_key(&Codec::H264);
         let policy = if encodes { Policy::GpuOnly } else { Policy::Cpu };
         let name = format!(
