@@ -27,10 +27,10 @@ use tokio::time::Instant;
 use self::calibration::Calibration;
 use self::meter::Lags;
 use self::ramp::{Ramp, Step};
-use self::report::{Rendition, Report, Source};
+use self::report::{Rendition, Report, Source, counted};
 use self::sessions::{Session, Show};
 use self::usage::CpuTimes;
-use crate::config::{Config, Fault, Ladder};
+use crate::config::{Config, Fault, Ladder, PASSTHROUGH};
 
 /// For all sessions of a step to bring their first pictures: workers start, and GStreamer may look for its plug-ins.
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
@@ -241,6 +241,7 @@ fn choose_ladder(a: &Arguments) -> Result<(String, Ladder, Duration), Vec<Fault>
     let name = a.ladder.clone().unwrap_or(config.ladder.default);
     match config.ladders.remove(&name) {
         Some(ladder) => Ok((name, ladder, config.engine.stall_timeout)),
+        None if name == PASSTHROUGH => Err(vec![Fault::new("--ladder", "`passthrough` encodes nothing")]),
         None => {
             let known: Vec<String> = config.ladders.into_keys().collect();
             Err(vec![Fault::new("--ladder", format!("no such ladder; there are {}", known.join(", ")))])
@@ -412,14 +413,14 @@ impl Run {
             if starting.elapsed() > BEGIN_LIMIT {
                 return failed(count, format!("not all sessions began within {} s", BEGIN_LIMIT.as_secs()));
             }
-            self.progress.show(&format!("{count} sessions: starting"));
+            self.progress.show(&format!("{}: starting", counted(count)));
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         let begun = Instant::now();
         while begun.elapsed() < SETTLE
             || (!all(&self.sessions, meter::Meter::is_settled) && begun.elapsed() < SETTLE_LIMIT)
         {
-            self.progress.show(&format!("{count} sessions: settling"));
+            self.progress.show(&format!("{}: settling", counted(count)));
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         let (before, from) = (CpuTimes::now(), Instant::now());
@@ -430,7 +431,7 @@ impl Run {
         let mut engines = Vec::new();
         while Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
-            self.progress.show(&format!("{count} sessions: measuring, {left:.0} s left"));
+            self.progress.show(&format!("{}: measuring, {left:.0} s left", counted(count)));
             tokio::time::sleep_until(until.min(Instant::now() + LOOK_INTERVAL)).await;
             engines.extend(self.gauge.as_ref().and_then(Gauge::read));
         }
@@ -514,7 +515,7 @@ impl Progress {
     fn step(&mut self, step: &Step) {
         let verdict = if step.held() { "held".to_owned() } else { format!("too many: {}", step.reasons.join(", ")) };
         self.clear();
-        eprintln!("{} sessions: {verdict}", step.sessions);
+        eprintln!("{}: {verdict}", counted(step.sessions));
     }
 }
 

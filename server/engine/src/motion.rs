@@ -96,8 +96,22 @@ pub fn encode(options: &MotionOptions) -> Result<Vec<AccessUnit>, MotionFault> {
             })
         }
     };
+    // Before the state changes: that empties the bus.
+    let trouble = failure(&bus);
     let _ = pipeline.set_state(gst::State::Null);
-    result
+    match (result, trouble) {
+        (Err(MotionFault::Start(_)), Some(why)) => Err(why),
+        (result, _) => result,
+    }
+}
+
+/// What a pipeline says went wrong.
+fn failure(bus: &gst::Bus) -> Option<MotionFault> {
+    let message = bus.pop_filtered(&[gst::MessageType::Error])?;
+    match message.view() {
+        gst::MessageView::Error(e) => Some(MotionFault::Failed(e.error().to_string())),
+        _ => None,
+    }
 }
 
 fn description(options: &MotionOptions) -> String {
@@ -134,10 +148,8 @@ fn collect(options: &MotionOptions, sink: &gst_app::AppSink, bus: &gst::Bus) -> 
     while units.len() < most {
         let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(100)) else {
             // A pipeline that fails need not end.
-            if let Some(message) = bus.pop_filtered(&[gst::MessageType::Error])
-                && let gst::MessageView::Error(e) = message.view()
-            {
-                return Err(MotionFault::Failed(e.error().to_string()));
+            if let Some(why) = failure(bus) {
+                return Err(why);
             }
             if sink.is_eos() {
                 break;
@@ -357,8 +369,10 @@ mod tests {
     fn files_that_are_no_video_and_pictures_that_cannot_be_are_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no video at all, and no frame of one").unwrap();
-        let fault = encode(&MotionOptions { file: Some(file.path().to_owned()), ..TINY }).unwrap_err();
-        assert!(matches!(fault, MotionFault::Failed(_)), "{fault:?}");
+        for path in [file.path(), "/no/such/file.mp4".as_ref()] {
+            let fault = encode(&MotionOptions { file: Some(path.to_owned()), ..TINY }).unwrap_err();
+            assert!(matches!(fault, MotionFault::Failed(_)), "{fault:?}");
+        }
         for (width, height, frame_rate) in [(161, 90, 10), (162, 90, 0), (0, 0, 25), (9000, 90, 25)] {
             let fault = encode(&MotionOptions { width, height, frame_rate, file: None }).unwrap_err();
             assert!(matches!(fault, MotionFault::Picture(..)), "{fault:?}");

@@ -106,7 +106,7 @@ impl Report {
             (true, false) => "at least, the ramp was interrupted: ",
             (false, false) => "at least, the ramp ended at --max: ",
         };
-        line(format_args!("maximum     {least}{} in real time for {} s", sessions(self.sessions), self.seconds));
+        line(format_args!("maximum     {least}{} in real time for {} s", counted(self.sessions), self.seconds));
         line(format_args!("            encoded {:.1} MP/s, decoded {:.1} MP/s", self.encode_mps, self.decode_mps));
         if let Some(cost) = self.cost_per_session_hour {
             line(format_args!("cost        {cost:.4} per session-hour"));
@@ -146,7 +146,8 @@ impl Report {
     }
 }
 
-fn sessions(n: usize) -> String {
+/// `1 session`, `2 sessions`.
+pub fn counted(n: usize) -> String {
     if n == 1 { "1 session".to_owned() } else { format!("{n} sessions") }
 }
 
