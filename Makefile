@@ -1,12 +1,13 @@
 # Fishladder's commands. `make run` and `make test` install what is missing; the rest expects it to be there.
 SHELL := /bin/bash
-.PHONY: latency run test bench check fmt web build soak clean help
+.PHONY: latency run test test-gpu test-trixie bench check fmt web build soak clean help
 
 help:
 	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
 	@echo "make test   install what is missing, run every test"
 	@echo "make bench  run the benchmarks, write docs/bench/latest.md"
 	@echo "make soak   play for FISHLADDER_SOAK_SECONDS (60) with every kind of player at once"
+	@echo "make test-gpu  what only an NVIDIA GPU can show; skipped aloud without one"
 	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
 
 run:
@@ -17,6 +18,14 @@ run:
 test:
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+# What only a GPU can show, on each NVIDIA GPU of this host.
+test-gpu:
+	@scripts/test-gpu.sh
+
+# The stub driver's tests against Debian 13's GStreamer; make test runs it too.
+test-trixie:
+	@scripts/test-trixie.sh
 
 bench:
 	@scripts/setup.sh bench

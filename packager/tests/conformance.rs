@@ -383,7 +383,7 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
         if caught.contains(number) {
             // Where the one from after the stall begins a segment, they stand in it and are shown when that one is decoded,
             // or a frame later where it takes their place.
-            let latest = source.stall.unwrap().1 * 90 + 90_000 / source.fps as i64 + 900;
+            let latest = source.stall.unwrap().1 * 90 + 90_000 / source.fps + 900;
             assert!((0..=latest).contains(&off), "B4: {number} is {off} ticks late, {source:?}");
             continue;
         }

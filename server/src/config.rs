@@ -11,7 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::backend::Policy as LadderPolicy;
 use media::ChannelName;
+use placement::DeviceKind;
+use placement::device::{
+    Codec, DecodeRates, EncodeRates, EncoderKind, Evidence, Evidences, MAX_ENGINES, PixelRate, SourceCodec,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -40,6 +45,7 @@ pub struct Config {
     pub auth: Auth,
     pub viewers: Viewers,
     pub engine: Engine,
+    pub devices: Devices,
     pub log: Log,
 }
 
@@ -98,6 +104,9 @@ pub struct Ladder {
     pub rungs: Vec<Rung>,
     /// AAC bit rate, bits a second.
     pub audio_bitrate: u32,
+    /// What happens where no device takes the rungs.
+    #[serde(default)]
+    pub policy: LadderPolicy,
 }
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +142,35 @@ impl std::fmt::Debug for Secret {
 pub struct Engine {
     pub stall_timeout: Duration,
 }
+/// What ladders run on besides the CPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Devices {
+    pub gpus: Gpus,
+    pub policy: placement::Policy,
+    /// By name.
+    pub simulated: BTreeMap<String, SimulatedDevice>,
+}
+/// Whether this host's GPUs are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    /// Where there are signs of any.
+    Auto,
+    On,
+    Off,
+}
+/// A device that has the capacity that it is given and encodes on the CPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimulatedDevice {
+    pub encode_engines: u8,
+    /// Megapixels a second of one engine.
+    pub encode: u64,
+    pub decode_engines: u8,
+    pub decode: u64,
+    pub vram_mib: u32,
+    /// Encoding sessions at a time, as drivers cap those of consumer cards.
+    pub sessions: Option<u32>,
+    pub fails_after: Option<Duration>,
+}
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub level: String,
@@ -142,14 +180,32 @@ pub struct Log {
 impl Ladder {
     /// The built-in ladder of that name: nothing encoded but audio that players could not play.
     pub fn passthrough() -> Self {
-        Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000 }
+        Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000, policy: LadderPolicy::default() }
+    }
+}
+
+impl SimulatedDevice {
+    /// As the placer sees it.
+    pub fn kind(&self, name: &str) -> DeviceKind {
+        let declared = Evidence::Declared;
+        DeviceKind {
+            name: name.to_owned(),
+            encoder: EncoderKind::Hardware,
+            encode_engines: self.encode_engines,
+            encode: EncodeRates::flat(&[Codec::H264], PixelRate::megapixels(self.encode)),
+            decode_engines: self.decode_engines,
+            decode: DecodeRates::flat(&[SourceCodec::H264], PixelRate::megapixels(self.decode)),
+            vram: self.vram_mib,
+            consumer: self.sessions.is_some(),
+            evidence: Evidences { engines: declared, speed: declared, vram: declared },
+        }
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
         let rung = |height, bitrate| Rung { height, bitrate, max_frame_rate: Some(30), preset: "veryfast".to_owned() };
-        let ladder = |rungs| Ladder { passthrough: true, rungs, audio_bitrate: 128_000 };
+        let ladder = |rungs| Ladder { rungs, ..Ladder::passthrough() };
         Self {
             http: Http {
                 listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -189,6 +245,7 @@ impl Default for Config {
             auth: Auth { publish_token: None, admin_token: None },
             viewers: Viewers { key: None, previous_key: None },
             engine: Engine { stall_timeout: Duration::from_secs(1) },
+            devices: Devices { gpus: Gpus::Auto, policy: placement::Policy::Consolidate, simulated: BTreeMap::new() },
             log: Log { level: "info".to_owned(), json: false },
         }
     }
@@ -475,6 +532,32 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     };
     s.finish();
 
+    let mut s = root.section("devices");
+    let policy = s.get("policy", d.devices.policy, |v| match text(v)?.as_str() {
+        "consolidate" => Ok(placement::Policy::Consolidate),
+        "spread" => Ok(placement::Policy::Spread),
+        _ => Err("must be \"consolidate\" or \"spread\"".to_owned()),
+    });
+    let gpus = s.get("gpus", d.devices.gpus, |v| match text(v)?.as_str() {
+        "auto" => Ok(Gpus::Auto),
+        "on" => Ok(Gpus::On),
+        "off" => Ok(Gpus::Off),
+        _ => Err("must be \"auto\", \"on\" or \"off\"".to_owned()),
+    });
+    let mut simulated = BTreeMap::new();
+    for (name, value) in s.entries("simulated") {
+        let path = format!("devices.simulated.{}", name.escape_debug());
+        if !is_device_name(&name) {
+            s.faults().push(Fault::new(&path, "a device's name has 1 to 64 of A-Z, a-z, 0-9, _ and -"));
+        }
+        simulated.insert(name, self::simulated(value, &path, s.faults()));
+    }
+    if simulated.len() > placement::device::MAX_KINDS {
+        s.fault("simulated", format!("must not be more than {}", placement::device::MAX_KINDS));
+    }
+    s.finish();
+    let devices = Devices { gpus, policy, simulated };
+
     let mut s = root.section("log");
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };
     s.finish();
@@ -491,6 +574,7 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         auth,
         viewers,
         engine,
+        devices,
         log,
     };
     if !token_faults {
@@ -632,6 +716,29 @@ const PRESETS: &[&str] =
 /// More rungs than this is a mistake, and each one costs an encoder.
 const MAX_RUNGS: usize = 8;
 
+/// It stands in paths, as channels' names do.
+fn is_device_name(name: &str) -> bool {
+    name.parse::<ChannelName>().is_ok()
+}
+
+fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice {
+    let mut table = Section::new(at, value, faults);
+    let engines = |v: &Value| integer(1, MAX_ENGINES as u64)(v).map(|n| u8::try_from(n).unwrap_or(1));
+    let speed = integer(1, 100_000);
+    let day = Duration::from_secs(86_400);
+    let device = SimulatedDevice {
+        encode_engines: table.get("encode_engines", 1, engines),
+        encode: table.get("encode", 500, &speed),
+        decode_engines: table.get("decode_engines", 1, engines),
+        decode: table.get("decode", 1000, &speed),
+        vram_mib: table.get("vram_mib", 16_384, |v| integer(1, 1 << 24)(v).map(|n| u32::try_from(n).unwrap_or(0))),
+        sessions: table.optional("sessions", |v| integer(1, 10_000)(v).map(|n| u32::try_from(n).unwrap_or(0))),
+        fails_after: table.optional("fails_after", duration(Duration::from_millis(1), day)),
+    };
+    table.finish();
+    device
+}
+
 fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
     let mut table = Section::new(at, value, faults);
     let passthrough = table.get("passthrough", true, flag);
@@ -663,8 +770,11 @@ fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
     if heights.windows(2).any(|w| matches!(w, [a, b] if a == b)) {
         table.fault("rungs", "two rungs have the same height");
     }
+    let policy = table.get("policy", LadderPolicy::default(), |v| {
+        serde_json::from_value(v.clone()).map_err(|_| "must be \"gpu-only\", \"shorten\" or \"cpu\"".to_owned())
+    });
     table.finish();
-    Ladder { passthrough, rungs, audio_bitrate }
+    Ladder { passthrough, rungs, audio_bitrate, policy }
 }
 
 fn rung(value: Value, at: &str, faults: &mut Vec<Fault>) -> Rung {

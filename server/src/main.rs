@@ -4,6 +4,7 @@ mod channel;
 mod config;
 mod density;
 mod doctor;
+mod fleet;
 mod http;
 mod metrics;
 mod plan;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::channel::{ChannelState, ChannelStatus};
+use crate::fleet::DevicesStatus;
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -50,6 +51,24 @@ struct RenditionLabel {
 struct StateLabel {
     channel: String,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabel {
+    device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceState {
+    device: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EngineLabel {
+    device: String,
+    sort: &'static str,
+    engine: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,11 +145,14 @@ impl Metrics {
     }
 
     /// The exposition: own counters, then what the channels' status says now.
-    pub fn render(&self, channels: &[ChannelStatus]) -> String {
+    pub fn render(&self, channels: &[ChannelStatus], devices: Option<&DevicesStatus>) -> String {
         let mut out = String::with_capacity(4096 + channels.len() * 2048);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut out, &self.registry);
         let _ = encode_registry(&mut out, &of_channels(channels));
+        if let Some(devices) = devices {
+            let _ = encode_registry(&mut out, &of_devices(devices));
+        }
         let _ = encode_eof(&mut out);
         out
     }
@@ -196,6 +218,41 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
     registry
 }
 
+fn of_devices(devices: &DevicesStatus) -> Registry {
+    let mut registry = Registry::with_prefix("fishladder_device");
+    let states = Family::<DeviceState, Gauge>::default();
+    let promised = Family::<EngineLabel, Gauge<f64, AtomicU64>>::default();
+    let (ladders, sessions, vram) = (
+        Family::<DeviceLabel, Gauge>::default(),
+        Family::<DeviceLabel, Gauge>::default(),
+        Family::<DeviceLabel, Gauge>::default(),
+    );
+    let restarts = Family::<DeviceLabel, Counter>::default();
+    for d in &devices.devices {
+        let label = DeviceLabel { device: d.id.clone() };
+        for state in ["ready", "draining", "quarantined"] {
+            let label = DeviceState { device: d.id.clone(), state };
+            states.get_or_create(&label).set(i64::from(d.state == state));
+        }
+        for (sort, engines) in [("encode", &d.encode), ("decode", &d.decode)] {
+            for (engine, share) in (0u32..).zip(engines) {
+                promised.get_or_create(&EngineLabel { device: d.id.clone(), sort, engine }).set(*share);
+            }
+        }
+        ladders.get_or_create(&label).set(i64::try_from(d.ladders.len()).unwrap_or(i64::MAX));
+        sessions.get_or_create(&label).set(d.encoding_sessions.into());
+        vram.get_or_create(&label).set(i64::from(d.vram_mib) << 20);
+        restarts.get_or_create(&label).inc_by(d.worker_restarts.into());
+    }
+    registry.register("state", "1 for the state that the device is in", states);
+    registry.register("engine_promised", "Part of an engine's time that sessions have reserved, 0 to 1", promised);
+    registry.register("ladders", "Ladders on the device, moving ones on both", ladders);
+    registry.register("encoding_sessions", "Encoding sessions reserved", sessions);
+    registry.register("vram_promised_bytes", "Memory that sessions have reserved", vram);
+    registry.register("worker_restarts", "Ends of the device's worker that were not asked for", restarts);
+    registry
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -211,7 +268,7 @@ mod tests {
         let first = m.hold();
         let second = m.hold();
         drop(first);
-        let text = m.render(&[crate::http::tests::status("demo")]);
+        let text = m.render(&[crate::http::tests::status("demo")], None);
         for line in [
             "fishladder_http_requests_total{class=\"playlist\",status=\"200\"} 2",
             "fishladder_http_sent_bytes_total 5",

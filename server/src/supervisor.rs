@@ -13,6 +13,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 
 use crate::channel::{self, Channel, ChannelState, ChannelStatus, Command, Source, TaskOptions};
 use crate::config::{Config, Ladder};
+use crate::fleet::{Fleet, Place};
 
 /// Channels at most, so that unknown publishers cannot fill the memory: each costs a task and, once live, its window.
 const MAX_CHANNELS: usize = 1000;
@@ -34,6 +35,7 @@ struct Inner {
     settings: HlsSettings,
     engine: EngineOptions,
     whip: WhipServer,
+    fleet: Fleet,
     channels: RwLock<HashMap<String, Arc<Entry>>>,
     /// Serializes creation, replacement and removal; never held on the viewers' path.
     admin: AsyncMutex<Admin>,
@@ -49,6 +51,7 @@ struct Admin {
 /// A channel in the map.
 struct Entry {
     channel: Arc<Channel>,
+    place: Place,
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<ChannelStatus>,
     request: Mutex<ChannelRequest>,
@@ -137,6 +140,7 @@ impl Supervisor {
         let supervisor = Self {
             inner: Arc::new(Inner {
                 settings,
+                fleet: Fleet::new(&config.devices, &engine.program),
                 engine,
                 whip,
                 channels: RwLock::default(),
@@ -152,6 +156,11 @@ impl Supervisor {
         }
         tokio::spawn(sweep(Arc::downgrade(&supervisor.inner)));
         Ok(supervisor)
+    }
+
+    /// The devices and what runs on them.
+    pub fn fleet(&self) -> &Fleet {
+        &self.inner.fleet
     }
 
     /// Where WHIP publishers' media is received.
@@ -210,12 +219,18 @@ impl Supervisor {
         // One publisher at a time from the check to the entry in the table: of two at once the second is refused.
         let _turn = entry.publishing.lock().await;
         self.refuse_while_publishing(&name)?;
-        let accepted = self.inner.whip.accept(offer).await.map_err(|e| whip_refusal(&e))?;
         let id = random_id().map_err(|e| internal(&format!("no random numbers: {e}")))?;
+        let (ladder, _) = self.inner.ladder(entry.request().ladder.as_ref())?;
+        let accepted = self.inner.whip.accept(offer).await.map_err(|e| whip_refusal(&e))?;
+        if let Err(refusal) = entry.place.admit(&ladder) {
+            accepted.session.close(EndReason::Closed);
+            return Err(refusal);
+        }
         let (reply, answer) = oneshot::channel();
         let command = Command::Publish { ingest: accepted.ingest, detail: format!("/whip/{name}"), reply };
         if entry.commands.try_send(command).is_err() || answer.await.is_err() {
             accepted.session.close(EndReason::Closed);
+            entry.place.leave();
             return Err(channel_busy());
         }
         let mut publishers = self.inner.publishers();
@@ -372,8 +387,10 @@ impl Inner {
                 ..refusal(503, "too-many-channels", "the server has as many channels as it takes")
             });
         }
+        let place = self.fleet.place(name.clone());
         let options = TaskOptions {
             name: name.clone(),
+            place: place.clone(),
             settings: self.settings,
             engine: self.engine.clone(),
             rtp_idle_timeout: self.config.rtp.idle_timeout,
@@ -386,6 +403,7 @@ impl Inner {
                 renditions: running.renditions,
                 viewers: channel::Viewers::default(),
             }),
+            place,
             commands: running.commands,
             status: running.status,
             request: Mutex::new(request),

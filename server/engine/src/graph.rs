@@ -21,9 +21,10 @@ use gstreamer_video as gst_video;
 use media::{AacConfig, MediaDuration, MediaTime, TrackConfig};
 
 use crate::avc;
+use crate::backend::cuda;
 use crate::backend::realize::{self, BackendError, make};
 use crate::backend::{
-    self, AacEncoder, Choice, Codec, GraphPlan, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
+    self, AacEncoder, Choice, Codec, GraphPlan, Memory, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
 };
 use crate::probe::devices;
 use crate::protocol::{MAX_UNIT, Start, Stats, Unit};
@@ -37,6 +38,9 @@ const AUDIO_QUEUE: u64 = 32;
 const RAW_QUEUE: u32 = 3;
 /// The rate that encoders are told where the source does not say one; `RateGauge` corrects the consequences.
 const NOMINAL_RATE: (u32, u32) = (30, 1);
+
+/// Characters of an error's cause: the line must fit in the parent's log.
+const MAX_CAUSE: usize = 200;
 
 /// What comes out, on GStreamer's threads; must not block for long.
 pub(crate) type Output = Arc<dyn Fn(u8, Arc<TrackConfig>, Unit) + Send + Sync>;
@@ -309,6 +313,9 @@ fn build_video(
     counters: &Arc<Counters>,
 ) -> Result<VideoInput, GraphError> {
     let (plan, rungs) = lay_out(start)?;
+    if plan.memory == Memory::Cuda {
+        cuda::share(pipeline, &plan.decoder.factory)?;
+    }
     let source = input("video-input", VIDEO_QUEUE);
     let decoder = realize::element(&plan.decoder)?;
     let tee = make("tee")?;
@@ -703,7 +710,11 @@ fn count_into(
 
 fn failed(error: &gst::message::Error) -> GraphError {
     let from = error.src().map(|s| s.name().to_string()).unwrap_or_default();
-    GraphError::Failed(format!("{from}: {}", error.error()))
+    // The message is the same for whatever goes wrong in an encoder; the cause stands behind the first line, which names
+    // the place in GStreamer's source.
+    let cause = error.debug().and_then(|d| Some(d.split_once('\n')?.1.chars().take(MAX_CAUSE).collect::<String>()));
+    let cause = cause.filter(|c| !c.is_empty()).map(|c| format!(" ({})", c.replace('\n', "; "))).unwrap_or_default();
+    GraphError::Failed(format!("{from}: {}{cause}", error.error()))
 }
 
 fn fraction((n, d): (u32, u32)) -> gst::Fraction {

@@ -100,16 +100,20 @@ impl DeviceHost {
     /// A new session's socket, its other end in the device's worker, and the worker's process id.
     pub(crate) async fn connect(&self) -> std::io::Result<(UnixStream, u32)> {
         let mut running = self.inner.running.lock().await;
-        if running.as_ref().is_none_or(|r| self.pid() != Some(r.pid)) {
-            *running = Some(self.start().await?);
-        }
-        let Some(Running { control, pid, .. }) = running.as_ref() else {
-            return Err(std::io::Error::other("the device's worker is gone"));
-        };
         let (ours, theirs) = StdUnixStream::pair()?;
-        hand_over(control, OwnedFd::from(theirs))?;
+        let theirs = OwnedFd::from(theirs);
         ours.set_nonblocking(true)?;
-        Ok((UnixStream::from_std(ours)?, *pid))
+        let ours = UnixStream::from_std(ours)?;
+        // One that died a moment ago is known by its closed socket before it is reaped.
+        let present = running.as_ref().filter(|r| self.pid() == Some(r.pid) && hand_over(&r.control, &theirs).is_ok());
+        if let Some(present) = present {
+            return Ok((ours, present.pid));
+        }
+        let started = self.start().await?;
+        hand_over(&started.control, &theirs)?;
+        let pid = started.pid;
+        *running = Some(started);
+        Ok((ours, pid))
     }
 
     /// Ends the process `pid` if it is still the present one: its sessions go on in a new one.
@@ -164,7 +168,7 @@ fn is_loss(status: ExitStatus) -> bool {
 }
 
 /// Passes a descriptor to the process at the other end.
-fn hand_over(control: &StdUnixStream, descriptor: OwnedFd) -> std::io::Result<()> {
+fn hand_over(control: &StdUnixStream, descriptor: &OwnedFd) -> std::io::Result<()> {
     let descriptors = [descriptor.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<()>(control.as_raw_fd(), &[IoSlice::new(b"s")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;

@@ -257,7 +257,7 @@ enum Ended {
     /// The engine was dropped, or its events are no longer read.
     Unwanted,
     /// All that was sent came out: the session goes on in the worker that waits.
-    Moved(Line, Move),
+    Moved(Box<Line>, Move),
     Died {
         reason: String,
         first_output: Option<Instant>,
@@ -284,7 +284,7 @@ impl Supervisor {
                     self.shared.switched();
                     self.shared.feed().switch();
                     resume = self.shared.feed().resume();
-                    waiting = Some(line);
+                    waiting = Some(*line);
                     self.seat = order.to;
                     let _ = order.done.send(Ok(()));
                     continue;
@@ -483,7 +483,7 @@ impl Supervisor {
             None => self.left_shared(pid, &ended, stalled).await,
         }
         match (ended, prepared, moving) {
-            (Ended::Finished, Some(line), Some(order)) => Ended::Moved(line, order),
+            (Ended::Finished, Some(line), Some(order)) => Ended::Moved(Box::new(line), order),
             (Ended::Died { reason, first_output, .. }, _, order) => Ended::Died { reason, first_output, order },
             (ended, ..) => ended,
         }

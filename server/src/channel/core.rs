@@ -12,7 +12,7 @@ use packager::{ChannelTiming, Cut, HlsSettings, PartRule, Rendition, Segmenter, 
 use tokio::sync::watch;
 
 use super::meter::Meter;
-use super::plan::{Origin, Plan, PlannedRendition, Tracks, steady_frame};
+use super::plan::{Admit, Origin, Plan, PlannedRendition, Tracks, steady_frame};
 use super::stretch::{HOLE, Stretch};
 use super::{Message, RenditionSet, RenditionStatus, RenditionView, TrackStatus};
 use crate::config::Ladder;
@@ -76,6 +76,9 @@ pub struct Core {
     effects: Effects,
     worker_restarts: u32,
     engine_failure: Option<String>,
+    admit: Admit,
+    /// What came of asking for a device.
+    admission: Option<Message>,
 }
 
 /// One rendition with its way to the viewers.
@@ -116,12 +119,19 @@ struct Session {
 }
 
 impl Core {
-    pub fn new(settings: HlsSettings, ladder: Ladder, first_msn: u64) -> (Self, watch::Receiver<Arc<RenditionSet>>) {
+    pub fn new(
+        settings: HlsSettings,
+        ladder: Ladder,
+        first_msn: u64,
+        admit: Admit,
+    ) -> (Self, watch::Receiver<Arc<RenditionSet>>) {
         let (renditions, view) = watch::channel(Arc::new(RenditionSet::default()));
         let core = Self {
             settings,
             ladder,
             first_msn,
+            admit,
+            admission: None,
             segmenter: Segmenter::new(settings, first_msn),
             timing: None,
             last_cut: None,
@@ -285,7 +295,7 @@ impl Core {
     /// Decides the renditions from the session's tracks and starts the engine for them.
     fn plan(&mut self) {
         let Some(tracks) = self.session.as_ref().and_then(|s| s.tracks.as_ref()) else { return };
-        let plan = Plan::new(tracks, &self.ladder, self.settings.part_aim);
+        let plan = Plan::new(tracks, &self.ladder, self.settings.part_aim, &mut self.admit);
         let mut targets: Vec<_> = plan.renditions.iter().map(|r| r.rule.target).collect();
         if tracks.video.is_none() {
             // A picture may come yet.
@@ -297,6 +307,7 @@ impl Core {
         }
         self.publish_set();
         self.engine_failure = None;
+        self.admission = plan.message;
         if let Some(spec) = plan.engine {
             self.effects.push_back(Effect::StartEngine(spec));
         }
@@ -496,7 +507,7 @@ impl Core {
     fn restart_engine(&mut self) {
         self.stop_engine();
         let Some(tracks) = self.session.as_ref().and_then(|s| s.tracks.as_ref()) else { return };
-        if let Some(spec) = Plan::new(tracks, &self.ladder, self.settings.part_aim).engine {
+        if let Some(spec) = Plan::new(tracks, &self.ladder, self.settings.part_aim, &mut self.admit).engine {
             self.effects.push_back(Effect::StartEngine(spec));
         }
     }
@@ -553,7 +564,7 @@ impl Core {
     }
 
     pub fn messages(&self) -> Vec<Message> {
-        let mut messages = Vec::new();
+        let mut messages: Vec<_> = self.admission.iter().filter(|_| self.session.is_some()).cloned().collect();
         if let Some(reason) = &self.engine_failure {
             messages.push(Message { level: "error", text: format!("The ladder is not being encoded: {reason}") });
         }

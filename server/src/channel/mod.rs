@@ -127,7 +127,7 @@ pub struct RenditionStatus {
     pub retained_bytes: u64,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// `info`, `warning` or `error`.
     pub level: &'static str,

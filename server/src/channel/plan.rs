@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 
-use engine::{LadderSpec, RungRequest};
+use engine::backend::Policy;
+use engine::{LadderSpec, RungRequest, VideoRung};
 use media::{AccessUnit, H264Config, MediaDuration, RenditionId, TrackConfig, TrackKind};
 use packager::PartRule;
 
+use super::Message;
 use crate::config::{Ladder, Rung};
+use crate::fleet::Admitted;
 
 /// Samples in a frame of the AAC-LC that the engine makes.
 const AAC_FRAME: i64 = 1024;
@@ -48,14 +51,19 @@ pub struct Plan {
     pub renditions: Vec<PlannedRendition>,
     /// What the engine has to make; None where everything is passed through.
     pub engine: Option<LadderSpec>,
+    /// What the operator should know of where it is made.
+    pub message: Option<Message>,
 }
 
 /// Head-room of a declared bit rate over an encoder's target: rate control and fMP4 overhead stay below it.
 const CEILING_PERCENT: u64 = 120;
 
+/// Asks whoever owns the devices what may run of a ladder's rungs.
+pub type Admit = Box<dyn FnMut(&H264Config, Vec<VideoRung>, Policy) -> Admitted + Send>;
+
 impl Plan {
-    /// Audio is transcoded, whatever the ladder, where players need it.
-    pub fn new(tracks: &Tracks, ladder: &Ladder, part_aim: MediaDuration) -> Self {
+    /// Audio is transcoded, whatever the ladder, where players need it. `admit` is asked only about video to encode.
+    pub fn new(tracks: &Tracks, ladder: &Ladder, part_aim: MediaDuration, admit: &mut Admit) -> Self {
         let video = match tracks.video.as_deref() {
             // What was measured is truer than what the publisher's SPS says.
             Some(TrackConfig::H264(source)) => {
@@ -64,13 +72,19 @@ impl Plan {
             _ => None,
         };
         let requests: Vec<_> = ladder.rungs.iter().map(request).collect();
-        let spec = engine::resolve(
+        let mut spec = engine::resolve(
             video.as_ref(),
             tracks.audio.as_deref(),
             &requests,
             ladder.passthrough,
             ladder.audio_bitrate,
         );
+        let mut message = None;
+        if let Some(source) = video.as_ref().filter(|_| !spec.video.is_empty()) {
+            let admitted = admit(source, std::mem::take(&mut spec.video), ladder.policy);
+            spec.video = admitted.video;
+            message = admitted.message;
+        }
         let mut renditions = Vec::new();
         if video.is_some() && ladder.passthrough {
             let rule = PartRule::video(part_aim, tracks.frame);
@@ -97,7 +111,7 @@ impl Plan {
             renditions.push(planned(id, TrackKind::Audio, Origin::Passthrough, rule, None));
         }
         let engine = (!spec.is_empty()).then_some(spec);
-        Self { renditions, engine }
+        Self { renditions, engine, message }
     }
 }
 
@@ -169,7 +183,7 @@ pub fn steady_frame(units: &[AccessUnit]) -> Option<MediaDuration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::Bytes;
     use media::{MediaTime, OpusConfig};
 
@@ -206,6 +220,10 @@ mod tests {
         assert_eq!(steady_frame(&video(&[0, 33])), None);
     }
 
+    pub fn everything() -> Admit {
+        Box::new(|_, video, _| Admitted { video, message: None })
+    }
+
     #[test]
     fn opus_gets_an_aac_rendition_from_the_engine_even_without_a_ladder() {
         let audio = TrackConfig::Opus(OpusConfig { channels: 2, pre_skip: 0 }).shared();
@@ -215,7 +233,7 @@ mod tests {
             audio: Some(audio),
             audio_frame: MediaDuration::from_millis(20),
         };
-        let plan = Plan::new(&tracks, &Ladder::passthrough(), MediaDuration::from_millis(200));
+        let plan = Plan::new(&tracks, &Ladder::passthrough(), MediaDuration::from_millis(200), &mut everything());
         let ids: Vec<_> = plan.renditions.iter().map(|r| (r.id.as_str(), r.origin)).collect();
         assert_eq!(ids, [("src", Origin::Passthrough), ("aac", Origin::Engine), ("opus", Origin::Passthrough)]);
         assert!(plan.engine.is_some_and(|e| e.video.is_empty() && e.audio.is_some()));

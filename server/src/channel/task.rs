@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::{Engine, EngineEvent, EngineOptions};
+use engine::{Engine, EngineEvent, EngineOptions, LadderSpec, Seat};
 use ingest::{IngestControl, IngestHandle, IngestStats};
 use media::{ChannelName, EndReason, IngestEvent, WallTime};
 use packager::HlsSettings;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::core::{Core, Effect};
 use super::{ChannelState, ChannelStatus, Message, RenditionSet, SourceStatus};
 use crate::config::Ladder;
+use crate::fleet::Place;
 
 /// How often the status is refreshed while nothing else happens.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub struct TaskOptions {
     pub engine: EngineOptions,
     pub rtp_idle_timeout: Duration,
     pub first_msn: u64,
+    /// Where its ladder runs.
+    pub place: Place,
 }
 
 /// Where a channel's media comes from, as the task needs it.
@@ -60,7 +63,9 @@ pub struct Running {
 
 /// Starts the channel's task.
 pub fn run(options: TaskOptions, ladder: Ladder, ladder_name: String) -> Running {
-    let (core, renditions) = Core::new(options.settings, ladder, options.first_msn);
+    let place = options.place.clone();
+    let admit = Box::new(move |source: &_, video, policy| place.take(source, video, policy));
+    let (core, renditions) = Core::new(options.settings, ladder, options.first_msn, admit);
     let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
     let task = ChannelTask {
         core,
@@ -183,8 +188,11 @@ impl ChannelTask {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::StopEngine => self.engine = None,
-                Effect::StartEngine(spec) => match Engine::start(spec, self.options.engine.clone()) {
-                    Ok(engine) => self.engine = Some(engine),
+                Effect::StartEngine(spec) => match self.start_engine(spec) {
+                    Ok(engine) => {
+                        self.options.place.started(engine.mover());
+                        self.engine = Some(engine);
+                    }
                     Err(error) => {
                         let reason = format!("the encoding worker cannot be started: {error}");
                         self.core.on_engine(EngineEvent::Failed { reason });
@@ -202,6 +210,12 @@ impl ChannelTask {
                 }
             }
         }
+    }
+
+    fn start_engine(&self, spec: LadderSpec) -> std::io::Result<Engine> {
+        // Sound alone needs no device.
+        let seat = if spec.video.is_empty() { Seat::default() } else { self.options.place.seat() };
+        Engine::start_at(spec, self.options.engine.clone(), seat)
     }
 
     /// Opens the configured source; WHIP waits for its publisher.
@@ -257,6 +271,7 @@ impl ChannelTask {
             tracing::info!(reason = reason.as_str(), "session ended");
         }
         self.core.end_session();
+        self.options.place.leave();
     }
 
     /// The ingest is over by itself; configured sources are opened again at once.

@@ -1,4 +1,5 @@
-//! The JSON API: `/api/v1/channels`, `/api/v1/channels/{name}` and `/api/v1/channels/{name}/sign`.
+//! The JSON API: `/api/v1/channels`, `/api/v1/channels/{name}`, `/api/v1/channels/{name}/sign` and
+//! `/api/v1/devices` with `drain` and `restore` of each.
 
 use std::time::SystemTime;
 
@@ -29,6 +30,30 @@ pub fn channels(app: &App) -> Response<Body> {
         channels: Vec<ChannelStatus>,
     }
     json(StatusCode::OK, &List { channels: app.rooms.status() })
+}
+
+pub fn devices(app: &App) -> Response<Body> {
+    json(StatusCode::OK, &app.rooms.devices())
+}
+
+/// Moves all sessions off a device and lets no new ones come.
+pub fn drain(app: &App, id: &str) -> Response<Body> {
+    match app.rooms.fleet().and_then(|fleet| fleet.drain(id)) {
+        Some(drained) => json(StatusCode::OK, &drained),
+        None => no_device(),
+    }
+}
+
+/// Takes a drained or quarantined device into use again.
+pub fn restore(app: &App, id: &str) -> Response<Body> {
+    match app.rooms.fleet().is_some_and(|fleet| fleet.restore(id)) {
+        true => json(StatusCode::OK, &serde_json::json!({ "moving": 0, "stranded": [] })),
+        false => no_device(),
+    }
+}
+
+fn no_device() -> Response<Body> {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such device").response()
 }
 
 pub async fn channel<B: HttpBody<Error: Into<BoxError>>>(

@@ -119,7 +119,7 @@ async fn hold(rig: &Rig, path: &str) -> tokio::task::JoinHandle<Response<Body>> 
 }
 
 fn held(rig: &Rig) -> String {
-    let text = rig.metrics.render(&[]);
+    let text = rig.metrics.render(&[], None);
     text.lines().find(|l| l.starts_with("fishladder_http_held_requests ")).unwrap().to_owned()
 }
 
@@ -255,7 +255,7 @@ async fn a_hold_ends_after_three_target_durations() {
         assert_eq!(header(&r, "retry-after"), "2");
         assert_eq!(json(&r)["type"], "/problems/not-ready");
     }
-    assert!(rig.metrics.render(&[]).contains("fishladder_http_timeouts_total{reason=\"held\"} 4"));
+    assert!(rig.metrics.render(&[], None).contains("fishladder_http_timeouts_total{reason=\"held\"} 4"));
 }
 
 #[tokio::test]

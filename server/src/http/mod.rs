@@ -188,10 +188,13 @@ impl App {
             Route::Whip(name) => whip::endpoint(self, name, request, body).await,
             Route::WhipSession(name, session) => whip::session(self, name, &session, request, body).await,
             Route::Channels => api::channels(self),
+            Route::Devices => api::devices(self),
+            Route::Drain(id) => api::drain(self, &id),
+            Route::Restore(id) => api::restore(self, &id),
             Route::Channel(name) => api::channel(self, name, request, body).await,
             Route::Sign(name) => api::sign(self, &name, request, body).await,
             Route::Metrics => {
-                let text = self.metrics.render(&self.rooms.status());
+                let text = self.metrics.render(&self.rooms.status(), self.rooms.devices().as_ref());
                 plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
             }
             Route::Health => plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use media::ChannelName;
 
 use crate::channel::{Channel, ChannelStatus};
+use crate::fleet::{DevicesStatus, Fleet};
 use crate::supervisor::{ChannelRequest, Published, Put, Refusal, Supervisor};
 
 pub enum Rooms {
@@ -27,6 +28,17 @@ impl Rooms {
             #[cfg(test)]
             Self::Fixed(f) => f.status(),
         }
+    }
+    /// None in tests without devices.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        match self {
+            Self::Supervisor(s) => Some(s.fleet()),
+            #[cfg(test)]
+            Self::Fixed(_) => None,
+        }
+    }
+    pub fn devices(&self) -> Option<DevicesStatus> {
+        self.fleet().map(Fleet::status)
     }
     pub fn status_of(&self, name: &str) -> Option<ChannelStatus> {
         match self {

@@ -66,7 +66,7 @@ impl Server {
     }
 
     fn counts(&self, line: &str) -> bool {
-        let text = self.metrics.render(&[]);
+        let text = self.metrics.render(&[], None);
         text.lines().any(|l| l == line)
     }
 

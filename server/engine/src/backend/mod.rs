@@ -10,6 +10,7 @@
 
 mod audio;
 mod choose;
+pub(crate) mod cuda;
 pub(crate) mod jetson;
 pub(crate) mod nvidia;
 pub(crate) mod realize;
@@ -110,6 +111,11 @@ impl Preset {
             ("p7", "slow", 7),
         ];
         WORDS.iter().find(|(known, ..)| *known == word).map(|(_, x264, step)| Self { x264, step: *step })
+    }
+
+    /// 1 (fastest) to 7 (best).
+    pub fn step(self) -> u8 {
+        self.step
     }
 
     /// As [`Preset::parse`]; an unknown word must not end a worker, so it becomes the usual one.

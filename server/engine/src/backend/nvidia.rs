@@ -113,7 +113,8 @@ fn encoder(element: &EncoderElement, series: Series, rung: &RungRequest) -> Elem
     }
 }
 
-/// 1.22 knows only the presets of before Video Codec SDK 10, which drivers from 590 on refuse: `doctor` says so.
+/// 1.22 knows only the presets of before Video Codec SDK 10, which drivers from 590 on refuse: `doctor` says so. It takes the
+/// word and then asks NVENC for the default preset all the same; the word is set for what a distribution may have mended.
 fn preset(preset: Preset, tune: Tune, series: Series) -> &'static str {
     const P: [&str; 7] = ["p1", "p2", "p3", "p4", "p5", "p6", "p7"];
     if series >= Series::V1_24 {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use crate::backend::realize::has;
+use crate::backend::realize::{has, make};
 use crate::backend::{Codec, DeviceElements, EncoderElement, Family, jetson, nvidia, va};
 use crate::spec::OnDevice;
 
@@ -58,7 +58,8 @@ pub(crate) fn find(on: &OnDevice) -> Option<DeviceElements> {
 pub(crate) fn all() -> Vec<Found> {
     let (major, minor, ..) = gst::version();
     let mut pieces = nvcodec((major, minor));
-    let scaler = has(nvidia::SCALER).then(|| nvidia::SCALER.to_owned());
+    // An instance, not the list: the list may have it from when NVRTC was there.
+    let scaler = make(nvidia::SCALER).is_ok().then(|| nvidia::SCALER.to_owned());
     pieces.extend(va_pieces());
     let mut found = assemble(pieces, scaler);
     found.extend(jetson_device(has));
@@ -107,6 +108,9 @@ fn assemble(pieces: Vec<Piece>, cuda_scaler: Option<String>) -> Vec<Found> {
 }
 
 fn nvcodec(version: (u32, u32)) -> Vec<Piece> {
+    // GStreamer's list of elements may be from when there was no GPU, or no encoder session free. The plug-in asks the
+    // driver whenever it is loaded and adds what it finds; the instances below would load it too, but too late for the list.
+    let _ = gst::Plugin::load_by_name("nvcodec");
     let piece = |factory: &gst::ElementFactory| {
         let name = factory.name();
         if !used(&name, version) {

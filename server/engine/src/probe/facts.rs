@@ -109,7 +109,6 @@ pub(crate) struct Surroundings {
     pub(crate) capabilities: Option<String>,
     /// CUDA_VISIBLE_DEVICES.
     pub(crate) visible: Option<String>,
-    /// Where GStreamer keeps its list of elements, and where the workers' own lists lie.
+    /// Where GStreamer keeps its list of elements.
     pub(crate) registry: String,
-    pub(crate) worker_registries: String,
 }

@@ -142,7 +142,6 @@ fn surroundings() -> Surroundings {
         capabilities: var("NVIDIA_DRIVER_CAPABILITIES"),
         visible: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
         registry,
-        worker_registries: cache.join("fishladder/registry-*.bin").to_string_lossy().into_owned(),
     }
 }
 

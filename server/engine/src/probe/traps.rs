@@ -25,7 +25,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.devices.iter().map(|found| describe(facts, found)).collect();
     findings.extend(driver(facts));
     findings.extend(libraries(facts));
-    findings.extend(registry(facts));
+    findings.extend(elements(facts));
     findings.extend(scaling(facts));
     findings.extend(old_presets(facts));
     findings.extend(encoders(facts));
@@ -200,16 +200,16 @@ fn libraries(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// GStreamer asks the driver once, when it first sees the plug-in, and never again.
-fn registry(facts: &Facts) -> Option<Finding> {
+/// CUDA sees a GPU and GStreamer's plug-in, loaded just now, has nothing for it.
+fn elements(facts: &Facts) -> Option<Finding> {
     let devices = cuda_devices(facts);
     if devices.is_empty() || !facts.driver.nvcuvid {
         return None;
     }
-    let Some(features) = facts.nvcodec else {
+    if facts.nvcodec.is_none() {
         let detail = "GStreamer's nvcodec plug-in is not installed";
         return Some(fault("nvcodec-absent", "NVIDIA", detail, "apt-get install gstreamer1.0-plugins-bad"));
-    };
+    }
     let ordinals = facts.devices.iter().filter(|d| d.elements.family == Family::Nvidia).map(|d| d.elements.ordinal);
     let known: Vec<u32> = ordinals.collect();
     let without: Vec<String> = (0u32..)
@@ -220,19 +220,15 @@ fn registry(facts: &Facts) -> Option<Finding> {
     if without.is_empty() {
         return None;
     }
-    let detail = if features == 0 {
-        "GStreamer's list of elements was made when no GPU was there, and it is not made anew by itself".to_owned()
-    } else {
-        format!("GStreamer's list of elements knows nothing of CUDA device {}", without.join(", "))
-    };
-    // Where the list was not the reason, what GStreamer says while it makes a new one is.
-    let remedy = format!("{} && GST_DEBUG='nv*:4,cuda*:4' gst-inspect-1.0 nvcodec", forget(facts));
-    Some(fault("registry-stale", "GStreamer", detail, &remedy))
+    let detail = format!("GStreamer's nvcodec plug-in has no elements for CUDA device {}", without.join(", "));
+    // What it says while it looks; a list of its own, so that it does look.
+    let remedy = "GST_REGISTRY=$(mktemp -u) GST_DEBUG='nv*:4,cuda*:4' gst-inspect-1.0 nvcodec";
+    Some(fault("elements-missing", "GStreamer", detail, remedy))
 }
 
-/// Deletes the lists of elements: the next start makes them anew.
+/// Deletes the list of elements: the next start makes it anew.
 fn forget(facts: &Facts) -> String {
-    format!("rm -f {} {}", facts.surroundings.registry, facts.surroundings.worker_registries)
+    format!("rm -f {}", facts.surroundings.registry)
 }
 
 /// GStreamer compiles the CUDA scaler's kernel when its plug-in starts; without NVRTC the element just is not there.
@@ -243,11 +239,8 @@ fn scaling(facts: &Facts) -> Option<Finding> {
     let name = &facts.driver.nvrtc_name;
     let fits = |name: &&String| knows_13 || !name.ends_with(".13");
     let get = match facts.driver.nvrtc_elsewhere.iter().find(fits) {
-        Some(there) => format!("export GST_CUDA_NVRTC_LIBNAME={there} && {}", forget(facts)),
-        None => format!(
-            "apt-get install cuda-nvrtc-12-9 && export GST_CUDA_NVRTC_LIBNAME=libnvrtc.so.12 && {}",
-            forget(facts)
-        ),
+        Some(there) => format!("export GST_CUDA_NVRTC_LIBNAME={there}"),
+        None => "apt-get install cuda-nvrtc-12-9 && export GST_CUDA_NVRTC_LIBNAME=libnvrtc.so.12".to_owned(),
     };
     let (code, detail, remedy) = match facts.driver.nvrtc {
         None => ("nvrtc-missing", format!("{name} does not load, so that GStreamer has no CUDA scaler"), get),
@@ -263,7 +256,7 @@ fn scaling(facts: &Facts) -> Option<Finding> {
         Some((major, minor)) => (
             "nvrtc-refused",
             format!("GStreamer has no CUDA scaler although NVRTC {major}.{minor} loads"),
-            format!("{} && GST_DEBUG='cuda*:5' gst-inspect-1.0 cudaconvertscale", forget(facts)),
+            "GST_REGISTRY=$(mktemp -u) GST_DEBUG='cuda*:5' gst-inspect-1.0 cudaconvertscale".to_owned(),
         ),
     };
     Some(fault(code, subject(device), detail, &remedy))
@@ -308,9 +301,8 @@ fn encoders(facts: &Facts) -> Vec<Finding> {
             "GStreamer found no encoder on {name}; it opens a session on each GPU to ask, which fails while all sessions are \
              taken"
         );
-        let remedy =
-            format!("nvidia-smi --query-gpu=name,encoder.stats.sessionCount --format=csv && {}", forget(facts));
-        Some(fault("encoders-missing", subject(device), detail, &remedy))
+        let remedy = "nvidia-smi --query-gpu=name,encoder.stats.sessionCount --format=csv";
+        Some(fault("encoders-missing", subject(device), detail, remedy))
     };
     facts.devices.iter().filter(bare).filter_map(judge).collect()
 }
@@ -455,11 +447,7 @@ mod tests {
             },
             nvml: Nvml::Read { driver: "570.86.15".into(), gpus: vec![gpu] },
             nvidia_nodes: vec![node("/dev/nvidia0", true)],
-            surroundings: Surroundings {
-                registry: "/c/registry.bin".into(),
-                worker_registries: "/c/registry-*.bin".into(),
-                ..Surroundings::default()
-            },
+            surroundings: Surroundings { registry: "/c/registry.bin".into(), ..Surroundings::default() },
             ..Facts::default()
         }
     }
@@ -566,7 +554,7 @@ mod tests {
         assert_eq!(codes(&facts), ["!nvrtc-missing"]);
         assert!(remedy(&facts, "nvrtc-missing").starts_with("apt-get install cuda-nvrtc-12-9 && export "));
         facts.driver.nvrtc_elsewhere = vec!["libnvrtc.so.13".into(), "libnvrtc.so.12".into()];
-        let export = "export GST_CUDA_NVRTC_LIBNAME=libnvrtc.so.12 && rm -f /c/registry.bin /c/registry-*.bin";
+        let export = "export GST_CUDA_NVRTC_LIBNAME=libnvrtc.so.12";
         assert_eq!(remedy(&facts, "nvrtc-missing"), export);
         facts.driver.nvrtc = Some((13, 0));
         for (gstreamer, code) in [
@@ -586,12 +574,11 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_elements_made_without_the_gpu_is_found_out() {
+    fn a_gpu_that_the_plug_in_has_nothing_for_is_found_out() {
         let mut facts = healthy();
         facts.devices.clear();
         facts.nvcodec = Some(0);
-        assert_eq!(codes(&facts), ["!registry-stale", "no-gpu"]);
-        assert!(remedy(&facts, "registry-stale").starts_with("rm -f /c/registry.bin /c/registry-*.bin && "));
+        assert_eq!(codes(&facts), ["!elements-missing", "no-gpu"]);
         facts.nvcodec = None;
         assert_eq!(codes(&facts), ["!nvcodec-absent", "no-gpu"]);
         // A GPU that was added later.
@@ -600,7 +587,7 @@ mod tests {
         if let Cuda::Devices(devices) = &mut facts.driver.cuda {
             devices.push(added);
         }
-        assert_eq!(codes(&facts), ["!registry-stale"]);
+        assert_eq!(codes(&facts), ["!elements-missing"]);
         assert!(judge(&facts).iter().any(|f| f.detail.contains("1 (NVIDIA T4)")));
     }
 

@@ -1,6 +1,8 @@
 //! Sources made by GStreamer and a driver for `Engine` with a real worker process.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod stubs;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,8 +50,11 @@ pub fn spec(video: Vec<VideoRung>, audio: Option<AudioRung>) -> LadderSpec {
     LadderSpec { video, audio }
 }
 
+/// The worker that cargo built, or FISHLADDER_ENGINE_WORKER where the tests run on another machine or in another root.
 pub fn options() -> EngineOptions {
-    EngineOptions { program: PathBuf::from(env!("CARGO_BIN_EXE_engine-worker")), stall_timeout: Duration::from_secs(1) }
+    let elsewhere = std::env::var_os("FISHLADDER_ENGINE_WORKER").map(PathBuf::from);
+    let program = elsewhere.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_engine-worker")));
+    EngineOptions { program, stall_timeout: Duration::from_secs(1) }
 }
 
 /// Runs a pipeline with an appsink named `out` to its end; samples as (pts in ns, caps, bytes, key).

@@ -96,7 +96,7 @@ struct Rig {
 
 impl Rig {
     fn new(ladder: Ladder) -> Self {
-        let (core, set) = Core::new(SETTINGS, ladder, 1000);
+        let (core, set) = Core::new(SETTINGS, ladder, 1000, crate::channel::plan::tests::everything());
         Self { core, set, engine: Vec::new(), specs: Vec::new(), key_frame_requests: 0 }
     }
 
@@ -133,7 +133,7 @@ fn passthrough() -> Ladder {
 
 fn rungs_only() -> Ladder {
     let rung = Rung { height: 360, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
-    Ladder { passthrough: false, rungs: vec![rung], audio_bitrate: 128_000 }
+    Ladder { passthrough: false, rungs: vec![rung], ..Ladder::passthrough() }
 }
 
 fn camera() -> Publisher {
