@@ -325,7 +325,9 @@ impl Target {
             return Ok(cpu);
         }
         let devices: Vec<_> = engine::probe::diagnose().into_iter().filter_map(|f| f.device).collect();
-        let usable = devices.iter().filter(|d| d.elements.decoders.contains_key(&Codec::H264));
+        // As the server chooses them.
+        let usable =
+            devices.iter().filter(|d| d.elements.decoders.contains_key(&Codec::H264) && d.elements.scaler.is_some());
         let matches = |device: &&engine::probe::Device| {
             let is = |text: &Option<String>| text.as_deref().is_some_and(|t| Some(t) == wanted);
             wanted.is_none() || is(&device.id) || is(&device.name)
@@ -334,7 +336,7 @@ impl Target {
         let Some(device) = found.next() else {
             let Some(wanted) = wanted else { return Ok(cpu) };
             let known: Vec<&str> = usable.filter_map(|d| d.id.as_deref()).chain(["cpu"]).collect();
-            return Err(format!("no device {wanted:?} that decodes H.264; there are {}", known.join(", ")));
+            return Err(format!("no device {wanted:?} that decodes H.264 and scales; there are {}", known.join(", ")));
         };
         if wanted.is_some() && found.next().is_some() {
             return Err("several devices are called so: give the UUID or the render node".to_owned());
