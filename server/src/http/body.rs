@@ -140,7 +140,8 @@ impl http_body::Body for Body {
         while let Some(front) = self.chunks.front_mut()
             && piece.left < most
         {
-            let chunk = if front.len() > most - piece.left { front.split_to(most - piece.left) } else { std::mem::take(front) };
+            let chunk =
+                if front.len() > most - piece.left { front.split_to(most - piece.left) } else { std::mem::take(front) };
             if front.is_empty() {
                 self.chunks.pop_front();
             }
