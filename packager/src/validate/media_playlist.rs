@@ -264,8 +264,12 @@ fn check_edge(now: &Playlist<'_>, findings: &mut Findings) {
     findings.should(Rule::A29, of(true) <= 1 && of(false) <= 1, || "two hints of one type".to_owned());
     findings.must(Rule::A29, !now.ended || now.hints.is_empty(), || "a hint behind the end".to_owned());
     for report in &now.reports {
-        let whole = report.last_msn.is_some() && (now.part_target.is_none() || report.last_part.is_some());
-        findings.must(Rule::A33, whole, || format!("the report of {} lacks LAST-MSN or LAST-PART", report.uri));
+        let uri = report.uri;
+        findings.must(Rule::A33, report.last_msn.is_some(), || format!("the report of {uri} lacks LAST-MSN"));
+        // Needed where the other rendition has parts, which is not said here.
+        findings.should(Rule::A33, now.part_target.is_none() || report.last_part.is_some(), || {
+            format!("the report of {uri} lacks LAST-PART")
+        });
     }
 }
 

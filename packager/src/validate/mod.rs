@@ -18,19 +18,6 @@ pub use media_playlist::{check_across, check_delta, check_one, check_update};
 pub use multivariant::{AudioGroup, Multivariant, VariantLine};
 pub use read::{Control, Hint, Map, Part, Playlist, RenditionReport, Segment};
 
-/// Checks a playlist's text by itself and, where there is one, against an earlier one of the same rendition.
-pub fn check_text(previous: Option<&str>, text: &str) -> Findings {
-    let mut findings = Findings::default();
-    let Some(now) = Playlist::read(text, &mut findings) else { return findings };
-    // What was wrong with the earlier one has been told.
-    let before = previous.and_then(|text| Playlist::read(text, &mut Findings::default()));
-    check_one(&now, before.as_ref().map(Playlist::edge), &mut findings);
-    if let Some(before) = &before {
-        check_update(before, &now, &mut findings);
-    }
-    findings
-}
-
 /// A rule of docs/conformance.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
