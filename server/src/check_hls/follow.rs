@@ -190,7 +190,7 @@ impl Follower {
         let target = Duration::from_micros(now.target_duration.unsigned_abs());
         let next = if now.ended {
             Next::Ended
-        } else if now.control.is_some_and(|c| c.can_block) {
+        } else if changed && now.control.is_some_and(|c| c.can_block) {
             Next::Now
         } else if changed {
             Next::After(target)
