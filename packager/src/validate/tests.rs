@@ -1,9 +1,12 @@
 //! Each rule is broken once; arbitrary input breaks nothing.
 #![allow(clippy::unwrap_used)]
 
+use bytes::Bytes;
+use media::{AacConfig, AccessUnit, H264Config, MediaDuration, MediaTime, TrackConfig};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{ChannelTiming, HlsSettings, Lookup, PartRule, Rendition, Segmenter};
 
 const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n\
     #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.60000,HOLD-BACK=6.0,CAN-SKIP-UNTIL=12.0\n\
@@ -206,7 +209,137 @@ fn multivariant_rules_are_seen() {
     }
 }
 
+/// The init segment and the first parts of a second of frames that last `ticks` each.
+fn made(config: TrackConfig, ticks: i64, timescale: u32) -> (Bytes, Vec<Bytes>) {
+    let millis = MediaDuration::from_millis;
+    let settings = HlsSettings { part_aim: millis(200), segment_target: millis(2000), window: millis(12_000) };
+    let rule = PartRule::video(settings.part_aim, Some(MediaDuration::from_ticks(ticks, timescale)));
+    let timing = ChannelTiming::new(settings, &[rule.target]);
+    let mut rendition = Rendition::new("v".parse().unwrap(), timing, rule, 0);
+    let mut segmenter = Segmenter::new(settings, 1);
+    let config = config.shared();
+    for n in 0..i64::from(timescale) / ticks {
+        let pts = MediaTime::from_ticks(n * ticks + i64::from(timescale), timescale);
+        let duration = Some(MediaDuration::from_ticks(ticks, timescale));
+        let unit =
+            AccessUnit { pts, dts: pts, duration, key: n == 0, config: config.clone(), data: vec![7; 99].into() };
+        while let Some(cut) = segmenter.on_unit(unit.pts, unit.key) {
+            rendition.cut(cut);
+        }
+        rendition.push(unit);
+    }
+    let snapshot = rendition.snapshot();
+    let part = |n| match snapshot.part(1, n) {
+        Lookup::Here(bytes) => Some(bytes),
+        _ => None,
+    };
+    (snapshot.init(1).unwrap(), (0..).map_while(part).collect())
+}
+
+fn video() -> (Bytes, Vec<Bytes>) {
+    let config = TrackConfig::H264(H264Config {
+        sps: Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1f, 0xd9]),
+        pps: vec![Bytes::from_static(&[0x68, 0xce])],
+        width: 1920,
+        height: 1080,
+        sar: (1, 1),
+        reorder_depth: 0,
+        frame_rate: Some((30, 1)),
+    });
+    made(config, 3000, 90_000)
+}
+
+/// What the runs of these bytes are, and which rules they break.
+fn read_fragment(bytes: &[u8], init: &Init) -> (Vec<Run>, Vec<Rule>) {
+    let mut findings = Findings::default();
+    let runs = Fragment::read(bytes, init, &mut findings).map(|f| f.runs).unwrap_or_default();
+    (runs, faults(&findings))
+}
+
+#[test]
+fn init_segments_and_parts_are_read() {
+    let (init, parts) = video();
+    let mut findings = Findings::default();
+    let init = Init::read(&init, &mut findings).unwrap();
+    assert_eq!(findings.faults().chain(findings.warnings()).count(), 0);
+    let [track] = &init.tracks[..] else { panic!("{init:?}") };
+    assert_eq!(
+        (track.id, track.kind, track.timescale, track.codec.as_str()),
+        (1, TrackKind::Video, 90_000, "avc1.42C01F")
+    );
+    assert!(parts.len() >= 3, "{}", parts.len());
+    let mut end = None;
+    for (n, part) in parts.iter().enumerate() {
+        let (runs, broken) = read_fragment(part, &init);
+        let [run] = runs[..] else { panic!("{runs:?}") };
+        assert_eq!((broken, run.samples, run.sync, run.longest), (vec![], 6, n == 0, 3000));
+        assert!(end.is_none_or(|end| end == run.start) && run.end == run.start + 18_000);
+        end = Some(run.end);
+    }
+    // A segment is its parts.
+    assert_eq!(read_fragment(&parts.concat(), &init).0.len(), parts.len());
+
+    let aac = TrackConfig::Aac(AacConfig {
+        asc: Bytes::from_static(&[0x11, 0x90]),
+        sample_rate: 48_000,
+        channels: 2,
+        object_type: 2,
+        frame_samples: 1024,
+    });
+    let init = Init::read(&made(aac, 1024, 48_000).0, &mut findings).unwrap();
+    assert_eq!((init.tracks[0].kind, init.tracks[0].codec.as_str()), (TrackKind::Audio, "mp4a.40.2"));
+    assert_eq!(Init::read(b"G@\0\x10 this is no MP4", &mut findings), None);
+}
+
+#[test]
+fn each_rule_of_a_fragment_is_seen() {
+    let (init, parts) = video();
+    let init = Init::read(&init, &mut Findings::default()).unwrap();
+    let part = &parts[0];
+    let find = |name: &[u8]| part.windows(4).position(|w| w == name).unwrap();
+    let change = |at: usize, to: &[u8]| {
+        let mut bytes = part.to_vec();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        read_fragment(&bytes, &init).1
+    };
+    assert_eq!(change(find(b"mdat"), b"free"), [Rule::B2], "a moof without its mdat");
+    assert_eq!(read_fragment(&part[..part.len() - 1], &init).1, [Rule::B2], "cut");
+    assert_eq!(change(find(b"tfdt"), b"free"), [Rule::B3]);
+    // Version and flags, track, tfhd without default-base-is-moof.
+    assert_eq!(change(find(b"tfhd") + 5, &[0, 0, 0]), [Rule::B3]);
+    // Version and flags, number of samples, data offset, then the first sample's duration and size.
+    let trun = find(b"trun");
+    assert_eq!(change(trun + 12, &[0, 0, 0, 9]), [Rule::B3], "the offset");
+    assert!(change(trun + 8, &[0, 0, 0, 5]).contains(&Rule::B3), "a sample less than there is media");
+    let mut findings = Findings::default();
+    let moov_only = &video().0[24..];
+    let moov = moov_only.windows(4).position(|w| w == b"moov").unwrap() - 4;
+    Init::read(&moov_only[moov..], &mut findings).unwrap();
+    assert_eq!(faults(&findings), [Rule::B1], "no ftyp");
+}
+
 proptest! {
+    #[test]
+    fn no_bytes_panic(flips in proptest::collection::vec((0usize..1200, 0u8..), 0..6), cut in 0usize..1200) {
+        let (init, parts) = video();
+        let damage = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for (at, to) in &flips {
+                if let Some(byte) = bytes.get_mut(*at) {
+                    *byte = *to;
+                }
+            }
+            bytes.truncate(cut.max(8));
+            bytes
+        };
+        let mut findings = Findings::default();
+        let whole = Init::read(&init, &mut findings).unwrap();
+        let damaged = Init::read(&damage(&init), &mut findings).unwrap_or_default();
+        let _ = Fragment::read(&damage(&parts[0]), &whole, &mut findings);
+        let _ = Fragment::read(&parts[0], &damaged, &mut findings);
+        prop_assert!(findings.iter().count() > 0);
+    }
+
     #[test]
     fn no_text_panics(
         lines in proptest::collection::vec("(#EXT(-X-(PART|MAP|SKIP|PART-INF|BYTERANGE|PRELOAD-HINT|SERVER-CONTROL|TARGETDURATION|MEDIA-SEQUENCE|DISCONTINUITY-SEQUENCE|RENDITION-REPORT|PROGRAM-DATE-TIME|STREAM-INF|MEDIA)|INF):)?((URI|DURATION|BYTERANGE|LAST-MSN|SKIPPED-SEGMENTS|PART-TARGET|CAN-SKIP-UNTIL)=\"?[0-9.@]{0,22}\"?,?){0,3}[0-9T:.Z-]{0,24}\\PC{0,5}", 0..30),

@@ -268,3 +268,79 @@ fn same_peer(a: &Url, b: &Url) -> bool {
 fn said(e: impl Display) -> String {
     e.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::server::conn::auto;
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// `/moved` leads to `/here`, everything else says its version and query.
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+        let moved = request.uri().path() == "/moved";
+        let builder =
+            if moved { Response::builder().status(302).header(LOCATION, "/here?x=1") } else { Response::builder() };
+        let text = format!("{:?} {}", request.version(), request.uri().query().unwrap_or_default());
+        Ok(builder.body(Full::new(text.into())).unwrap())
+    }
+
+    async fn serve(protocols: &[&[u8]]) -> (tempfile::NamedTempFile, Url) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(tls), service_fn(answer)).await;
+                });
+            }
+        });
+        (file, Url::parse(&format!("https://localhost:{port}/moved")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn https_is_spoken_as_the_server_chooses_and_redirects_are_followed() {
+        for (protocols, said) in
+            [(&[b"h2".as_slice(), b"http/1.1"][..], "HTTP/2.0 x=1"), (&[b"http/1.1"], "HTTP/1.1 x=1")]
+        {
+            let (ca, url) = serve(protocols).await;
+            let mut connection = Connection::new(Arc::new(Network::new(Some(ca.path())).unwrap()));
+            let answer = connection.get(&url, &[]).await.unwrap();
+            assert_eq!((answer.status, &answer.body[..]), (200, said.as_bytes()));
+            assert_eq!(answer.url.path(), "/here");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_trusts_is_refused() {
+        let (_, url) = serve(&[b"h2"]).await;
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), other.cert.pem()).unwrap();
+        let mut connection = Connection::new(Arc::new(Network::new(Some(file.path())).unwrap()));
+        assert!(connection.get(&url, &[]).await.unwrap_err().contains("certificate"));
+        assert!(Network::new(Some(Path::new("/dev/null"))).is_err());
+    }
+}

@@ -9,6 +9,7 @@ use hyper::Version;
 use packager::validate::{
     Findings, Fragment, Init, Map, Part, Playlist, Rule, Segment, TrackKind, check_delta, check_one, check_update,
 };
+use tokio::time::timeout;
 use url::Url;
 
 use super::client::{Answer, Connection, Network};
@@ -55,7 +56,9 @@ pub struct Follower {
     playlists: Connection,
     media: Connection,
     before: Option<String>,
-    init: Option<(Url, Option<(u64, u64)>, Init, Bytes)>,
+    /// Where the playlist came from, behind redirects.
+    base: Url,
+    init: Option<InForce>,
     /// Where each track's next sample begins.
     expected: Vec<(u32, u64)>,
     /// The segment whose parts are being fetched, as far as all of them were.
@@ -66,6 +69,15 @@ pub struct Follower {
     /// Bytes and microseconds of all segments.
     total: (u64, i64),
     last_new: Option<Instant>,
+}
+
+/// The init segment in force.
+#[derive(Clone)]
+struct InForce {
+    url: Url,
+    range: Option<(u64, u64)>,
+    init: Init,
+    bytes: Bytes,
 }
 
 struct Collected {
@@ -80,7 +92,7 @@ impl Follower {
         Self {
             out: Followed {
                 name,
-                url,
+                url: url.clone(),
                 findings: Findings::default(),
                 last: None,
                 codecs: Vec::new(),
@@ -100,6 +112,7 @@ impl Follower {
             playlists: Connection::new(network.clone()),
             media: Connection::new(network.clone()),
             before: None,
+            base: url.clone(),
             init: None,
             expected: Vec::new(),
             collected: None,
@@ -112,16 +125,22 @@ impl Follower {
 
     /// Follows until then, or to the end of the stream.
     pub async fn run(mut self, until: Instant) -> Followed {
-        while Instant::now() < until && self.out.trouble.len() < MOST_TROUBLE {
-            match self.reload().await {
-                Ok(Next::Now) => {}
-                Ok(Next::After(pause)) => tokio::time::sleep(pause).await,
-                Ok(Next::Ended) => break,
-                Err(why) => {
+        while self.out.trouble.len() < MOST_TROUBLE {
+            let left = until.saturating_duration_since(Instant::now());
+            // The last reload may be held for longer than there is time.
+            let pause = match timeout(left, self.reload()).await {
+                Ok(Ok(Next::Now)) => continue,
+                Ok(Ok(Next::After(pause))) => pause,
+                Ok(Ok(Next::Ended)) | Err(_) => break,
+                Ok(Err(why)) => {
                     self.out.trouble.push(why);
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Duration::from_secs(1)
                 }
-            }
+            };
+            tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+        }
+        if self.out.last.is_none() && self.out.trouble.is_empty() {
+            self.out.trouble.push("there was no answer in time".to_owned());
         }
         if let Err(why) = self.probe().await {
             self.out.trouble.push(why);
@@ -170,16 +189,15 @@ impl Follower {
         let text = String::from_utf8(answer.body.to_vec());
         self.out.findings.must(Rule::A1, text.is_ok(), || "a playlist is not UTF-8".to_owned());
         let text = text.map_err(|_| format!("{url}: not UTF-8"))?;
+        self.base = answer.url.clone();
         let mut findings = std::mem::take(&mut self.out.findings);
         check_playlist_answer(&answer, blocking, &mut findings);
         let now = Playlist::read(&text, &mut findings);
-        let outcome = match &now {
-            None => Err(format!("{url}: it cannot be read as a media playlist")),
-            Some(now) => Ok(self.compare(known.as_ref(), now, &answer, blocking, &others, &mut findings)),
-        };
+        if let Some(now) = &now {
+            self.compare(known.as_ref(), now, &answer, blocking, &others, &mut findings);
+        }
         self.out.findings = findings;
-        outcome?;
-        let Some(now) = now else { return Err(format!("{url}: nothing in it")) };
+        let Some(now) = now else { return Err(format!("{url}: it cannot be read as a media playlist")) };
         self.positions.lock().unwrap_or_else(PoisonError::into_inner).insert(self.out.url.clone(), now.edge());
         self.fetch_new(known.as_ref(), &now, &answer, blocking).await?;
         if let (Some(gone), Some(known)) = (gone(known.as_ref(), &now), &known) {
@@ -243,15 +261,19 @@ impl Follower {
                 });
             }
         }
-        if now.part_target.is_some() && !now.ended {
+        // Behind a redirect URIs mean something else than in the multivariant playlist.
+        if now.part_target.is_some() && !now.ended && answer.url.path() == self.out.url.path() {
             for other in &self.others {
                 let report = now.reports.iter().find(|r| answer.url.join(r.uri).is_ok_and(|url| url == *other));
                 findings.must(Rule::A33, report.is_some(), || format!("there is no report of {other}"));
                 let position = report.and_then(|r| Some((r.last_msn?, r.last_part?)));
                 if let (Some((last_msn, last_part)), Some(&(msn, part)), true) = (position, others.get(other), blocking)
                 {
-                    let reached =
-                        if part == 0 { last_msn + 1 >= msn } else { (last_msn, last_part) >= (msn, part as u64 - 1) };
+                    let reached = if part == 0 {
+                        last_msn.saturating_add(1) >= msn
+                    } else {
+                        (last_msn, last_part) >= (msn, part as u64 - 1)
+                    };
                     findings.should(Rule::A33, reached, || {
                         format!("{other} is reported at segment {last_msn} part {last_part}, it was already further")
                     });
@@ -318,7 +340,7 @@ impl Follower {
 
     async fn fetch_init(&mut self, base: &Url, map: Map<'_>) -> Result<(), String> {
         let url = join(base, map.uri)?;
-        if self.init.as_ref().is_some_and(|(known, range, ..)| *known == url && *range == map.range) {
+        if self.init.as_ref().is_some_and(|known| known.url == url && known.range == map.range) {
             return Ok(());
         }
         let answer = self.get_media(&url, map.range, "an init segment").await?;
@@ -326,7 +348,7 @@ impl Follower {
         let init = Init::read(&answer.body, findings).unwrap_or_default();
         self.out.codecs = init.tracks.iter().map(|t| t.codec.clone()).collect();
         self.expected.clear();
-        self.init = Some((url, map.range, init, answer.body));
+        self.init = Some(InForce { url, range: map.range, init, bytes: answer.body });
         Ok(())
     }
 
@@ -418,7 +440,7 @@ impl Follower {
     /// Boxes, times and flags of what was fetched. `micros` and `independent` are what the playlist says of it.
     fn check_media(&mut self, bytes: &[u8], name: &str, micros: Option<i64>, independent: Option<bool>) {
         let mut findings = Findings::default();
-        let Some((_, _, init, _)) = self.init.as_ref().filter(|(_, _, init, _)| !init.tracks.is_empty()) else {
+        let Some(InForce { init, .. }) = self.init.as_ref().filter(|known| !known.init.tracks.is_empty()) else {
             return;
         };
         let fragment = Fragment::read(bytes, init, &mut findings);
@@ -438,7 +460,7 @@ impl Follower {
         // Of several tracks the first one leads.
         let lead = runs.first().map(|r| r.track);
         let leading = || runs.iter().filter(|r| Some(r.track) == lead);
-        if let (Some(first), Some(last), Some(micros)) = (runs.first(), leading().last(), micros) {
+        if let (Some(first), Some(last), Some(micros)) = (runs.first(), leading().next_back(), micros) {
             let scale = i64::from(first.timescale.max(1));
             let ticks = i64::try_from(last.end.saturating_sub(first.start)).unwrap_or(i64::MAX);
             let lasts = ticks.saturating_mul(1_000_000) / scale;
@@ -478,7 +500,7 @@ impl Follower {
     async fn probe(&mut self) -> Result<(), String> {
         let Some(text) = self.out.last.clone() else { return Ok(()) };
         let Some(last) = Playlist::read(&text, &mut Findings::default()) else { return Ok(()) };
-        let base = self.out.url.clone();
+        let base = self.base.clone();
         let findings = &mut self.out.findings;
 
         let url = join(&base, "fishladder-check-unknown.m4s")?;
@@ -488,7 +510,8 @@ impl Follower {
         });
         check_cors(&answer, "a 404", findings);
 
-        let answer = self.playlists.get(&base, &[("accept-encoding", "gzip".to_owned())]).await?;
+        let own = self.out.url.clone();
+        let answer = self.playlists.get(&own, &[("accept-encoding", "gzip".to_owned())]).await?;
         if answer.is_success() {
             let compressed = answer.header("content-encoding") == Some("gzip");
             findings.should(Rule::A49, compressed, || "playlists are not compressed".to_owned());
@@ -501,7 +524,7 @@ impl Follower {
                 });
             }
         }
-        if let Some((url, range, _, bytes)) = self.init.clone() {
+        if let Some(InForce { url, range, bytes, .. }) = self.init.clone() {
             let answer = self.get_media(&url, range, "an init segment").await?;
             self.out.findings.must(Rule::A17, answer.body == bytes, || format!("the bytes of {url} changed"));
         }
@@ -514,7 +537,7 @@ impl Follower {
             });
         }
         if last.control.is_some_and(|c| c.can_block) && !last.ended {
-            self.probe_directives(&base, &last).await?;
+            self.probe_directives(&own, &last).await?;
         }
         Ok(())
     }
@@ -523,7 +546,7 @@ impl Follower {
         let edge = last.edge().0;
         let answer = self.playlists.get(&with(base, "_HLS_part=0"), &[]).await?;
         self.out.findings.must(Rule::A37, answer.status == 400, || format!("it is {}", answer.status));
-        let answer = self.playlists.get(&with(base, &format!("_HLS_msn={}", edge + 100)), &[]).await?;
+        let answer = self.playlists.get(&with(base, &format!("_HLS_msn={}", edge.saturating_add(100))), &[]).await?;
         self.out.findings.should(Rule::A39, answer.status == 400 && answer.held() < AT_ONCE, || {
             format!("a hundred segments ahead is answered {} after {:?}", answer.status, answer.held())
         });
