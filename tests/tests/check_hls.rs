@@ -92,6 +92,10 @@ async fn what_is_no_playlist_is_an_error() {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Doctored {
     Nothing,
+    /// Nothing: parts are ranges of their segment.
+    Ranged,
+    /// Nothing: no parts and no blocking reload.
+    Plain,
     /// EXT-X-MEDIA-SEQUENCE goes back by one, and what had been removed comes back.
     GoesBack,
     LongPart,
@@ -109,6 +113,8 @@ async fn each_fault_of_a_doctored_server_is_told_by_its_rule() {
     let mut checks = Vec::new();
     for (doctored, expected) in [
         (Doctored::Nothing, None),
+        (Doctored::Ranged, None),
+        (Doctored::Plain, None),
         (Doctored::GoesBack, Some("A5")),
         (Doctored::LongPart, Some("A23")),
         (Doctored::LongSegment, Some("A3")),
@@ -125,6 +131,9 @@ async fn each_fault_of_a_doctored_server_is_told_by_its_rule() {
             let expected: BTreeSet<_> = expected.into_iter().collect();
             assert_eq!(broken(&report, "faults"), expected, "{doctored:?}: {report:#}");
             assert_eq!(good, expected.is_empty(), "{doctored:?}: {report:#}");
+            let media =
+                report["renditions"][0][if doctored == Doctored::Plain { "segments" } else { "parts" }].as_u64();
+            assert!(media.unwrap() >= 4, "{doctored:?}: {report:#}");
         }));
     }
     for check in checks {
@@ -161,9 +170,13 @@ async fn answer(mut stream: TcpStream, doctored: Doctored, begun: Instant) {
         let text = String::from_utf8(std::mem::take(&mut request)).unwrap();
         let target = text.split(' ').nth(1).unwrap().to_owned();
         let (status, kind, body) = respond(&target, doctored, begun).await;
-        let (status, range, body) = match text.contains("range: ") && status == 200 {
-            true => (206, "content-range: bytes 1-2/20\r\n", body[1..3].to_owned()),
-            false => (status, "", body),
+        let range = text.split_once("range: bytes=").and_then(|(_, r)| r.split("\r\n").next()?.split_once('-'));
+        let (status, range, body) = match range.filter(|_| status == 200) {
+            Some((start, end)) => {
+                let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+                (206, format!("content-range: bytes {start}-{end}/{}\r\n", body.len()), body[start..=end].to_owned())
+            }
+            None => (status, String::new(), body),
         };
         let head = format!(
             "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncache-control: max-age=1\r\n{range}\
@@ -211,6 +224,13 @@ fn playlist(made: u64, doctored: Doctored) -> String {
     // For a part's time in the middle of a segment the list begins where it did before.
     let back = doctored == Doctored::GoesBack && open == SICK && made % PARTS == 3;
     let first = open - LISTED - u64::from(back && open > LISTED);
+    if doctored == Doctored::Plain {
+        let mut text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n");
+        for msn in first..open {
+            writeln!(text, "#EXTINF:1.0,\n{msn}.ts").unwrap();
+        }
+        return text;
+    }
     let mut text = format!(
         "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.6,HOLD-BACK=3\n\
          #EXT-X-PART-INF:PART-TARGET=0.2\n#EXT-X-MEDIA-SEQUENCE:{first}\n"
@@ -234,8 +254,12 @@ fn playlist(made: u64, doctored: Doctored) -> String {
             };
             lasts += duration;
             let independent = if part == 0 { ",INDEPENDENT=YES" } else { "" };
+            let place = match doctored {
+                Doctored::Ranged => format!("\"{msn}.ts\",BYTERANGE=\"4@{}\"", part * 4),
+                _ => format!("\"{msn}.{part}.ts\""),
+            };
             if msn + 3 >= open {
-                writeln!(text, "#EXT-X-PART:DURATION={duration},URI=\"{msn}.{part}.ts\"{independent}").unwrap();
+                writeln!(text, "#EXT-X-PART:DURATION={duration},URI={place}{independent}").unwrap();
             }
         }
         if msn < open {
@@ -246,6 +270,10 @@ fn playlist(made: u64, doctored: Doctored) -> String {
             writeln!(text, "#EXTINF:{lasts:.3},\n{msn}.ts").unwrap();
         }
     }
-    writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{open}.{}.ts\"", made % PARTS).unwrap();
+    let hint = match doctored {
+        Doctored::Ranged => format!("\"{open}.ts\",BYTERANGE-START={}", made % PARTS * 4),
+        _ => format!("\"{open}.{}.ts\"", made % PARTS),
+    };
+    writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI={hint}").unwrap();
     text
 }
