@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use media::{AccessUnit, H264Config, MediaDuration, MediaTime, TrackConfig};
+use packager::validate::{Findings, Playlist, check_one, check_update};
 use packager::{ChannelTiming, HlsSettings, PartRule, Rendition, Report, Segmenter};
 
 /// 5 Mbit/s at 30 frames a second.
@@ -69,6 +70,18 @@ fn playlists(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(snapshot.playlist(skip, &reports).len() as u64));
         group.bench_function(name, |b| b.iter(|| snapshot.playlist(skip, &reports)));
     }
+    // The server reads a playlist and the one before it once a segment.
+    let text = snapshot.playlist(false, &reports);
+    let read_back = || {
+        let mut findings = Findings::default();
+        let before = Playlist::read(&text, &mut findings).unwrap();
+        let now = Playlist::read(&text, &mut findings).unwrap();
+        check_one(&now, Some(before.edge()), &mut findings);
+        check_update(&before, &now, &mut findings);
+        findings
+    };
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("whole, read back against the one before", |b| b.iter(read_back));
     group.finish();
 }
 

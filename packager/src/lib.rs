@@ -7,6 +7,7 @@ mod playlist;
 mod rendition;
 mod segmenter;
 mod timing;
+pub mod validate;
 mod window;
 
 pub use playlist::{Report, Variant, multivariant};

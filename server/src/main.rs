@@ -1,6 +1,7 @@
 //! The `fishladder` program.
 
 mod channel;
+mod check_hls;
 mod config;
 mod density;
 mod doctor;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Follow any server's HLS or Low-Latency HLS for a while and tell which rules it breaks; fails if it breaks a MUST.
+    CheckHls(check_hls::Options),
     /// Tell how many GPUs a workload needs, and what a session costs on them.
     Plan(PlanArguments),
     /// Measure how many sessions of a ladder this machine holds in real time.
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
             Err(faults) => report(&faults),
         },
         Command::Doctor { json } => doctor::run(json),
+        Command::CheckHls(a) => check_hls::run(&a),
         Command::Plan(a) => match plan::run(&a.workload, &a.fleet, a.html.as_deref(), a.seed) {
             Ok(text) => {
                 print!("{text}");

@@ -23,6 +23,12 @@ pub struct Metrics {
     timeouts: Family<Reason, Counter>,
     accept_errors: Counter,
     panics: Counter,
+    playlist_faults: Family<BrokenRule, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BrokenRule {
+    rule: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,7 +114,13 @@ impl Default for Metrics {
             accept_errors.clone(),
         );
         registry.register("http_panics", "Connections ended by a defect of ours", panics.clone());
-        Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics }
+        let playlist_faults = Family::default();
+        registry.register(
+            "playlist_faults",
+            "Served playlists that break a rule of docs/conformance.md: a defect of ours",
+            playlist_faults.clone(),
+        );
+        Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics, playlist_faults }
     }
 }
 
@@ -142,6 +154,10 @@ impl Metrics {
     }
     pub fn panic(&self) {
         self.panics.inc();
+    }
+    /// `rule`: one of `packager::validate::Rule`'s names, so that there is a bound.
+    pub fn playlist_fault(&self, rule: String) {
+        self.playlist_faults.get_or_create(&BrokenRule { rule }).inc();
     }
 
     /// The exposition: own counters, then what the channels' status says now.
