@@ -1,6 +1,6 @@
 //! Everything that is counted, as Prometheus reads it. No label holds anything from outside but channel names.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -23,6 +23,9 @@ pub struct Metrics {
     timeouts: Family<Reason, Counter>,
     accept_errors: Counter,
     panics: Counter,
+    /// Unix seconds; 0, and then not shown, where there is no TLS.
+    certificate_end: AtomicU64,
+    certificate_reads: Family<Outcome, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,6 +37,11 @@ struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,7 +116,25 @@ impl Default for Metrics {
             accept_errors.clone(),
         );
         registry.register("http_panics", "Connections ended by a defect of ours", panics.clone());
-        Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics }
+        let certificate_reads = Family::default();
+        registry.register(
+            "tls_certificate_reads",
+            "Changed certificates by what became of them",
+            certificate_reads.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            held,
+            sent,
+            connections,
+            refused,
+            timeouts,
+            accept_errors,
+            panics,
+            certificate_end: AtomicU64::new(0),
+            certificate_reads,
+        }
     }
 }
 
@@ -143,12 +169,23 @@ impl Metrics {
     pub fn panic(&self) {
         self.panics.inc();
     }
+    /// `end`: Unix seconds.
+    pub fn certificate(&self, end: u64) {
+        self.certificate_end.store(end, Ordering::Relaxed);
+    }
+    pub fn certificate_read(&self, outcome: &'static str) {
+        self.certificate_reads.get_or_create(&Outcome { outcome }).inc();
+    }
 
     /// The exposition: own counters, then what the channels' status says now.
     pub fn render(&self, channels: &[ChannelStatus], devices: Option<&DevicesStatus>) -> String {
         let mut out = String::with_capacity(4096 + channels.len() * 2048);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut out, &self.registry);
+        let end = self.certificate_end.load(Ordering::Relaxed);
+        if end > 0 {
+            let _ = encode_registry(&mut out, &of_certificate(end));
+        }
         let _ = encode_registry(&mut out, &of_channels(channels));
         if let Some(devices) = devices {
             let _ = encode_registry(&mut out, &of_devices(devices));
@@ -156,6 +193,14 @@ impl Metrics {
         let _ = encode_eof(&mut out);
         out
     }
+}
+
+fn of_certificate(end: u64) -> Registry {
+    let mut registry = Registry::with_prefix("fishladder_tls");
+    let gauge = Gauge::<u64, AtomicU64>::default();
+    gauge.set(end);
+    registry.register("certificate_expiry_timestamp_seconds", "When the served certificate ends, Unix time", gauge);
+    registry
 }
 
 /// The channels' figures are kept where they arise; a scrape copies them.

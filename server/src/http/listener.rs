@@ -128,27 +128,6 @@ pub async fn serve<H, F>(
     }
 }
 
-/// The acceptor for a PEM certificate chain and key. Err: a sentence for the operator.
-pub fn acceptor(tls: &config::Tls) -> Result<TlsAcceptor, String> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("http.tls.certificate: cannot read {}: {e}", tls.certificate.display()))?;
-    if chain.is_empty() {
-        return Err(format!("http.tls.certificate: there is no certificate in {}", tls.certificate.display()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|e| format!("http.tls.key: cannot read {}: {e}", tls.key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| format!("http.tls: the certificate and key cannot be used: {e}"))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 fn note_end(metrics: &Metrics, ended: Result<(), tokio::task::JoinError>) {
     if let Err(e) = ended
         && e.is_panic()

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::body::Body;
 use super::listener::{self, Limits};
 use super::tests::rig;
+use super::tls::Tls;
 use crate::config;
 use crate::metrics::Metrics;
 
@@ -53,7 +54,7 @@ async fn server(limits: Limits, tls: Option<&config::Tls>) -> Server {
         }
     };
     let (close, closing) = watch::channel(false);
-    let tls = tls.map(|t| listener::acceptor(t).unwrap());
+    let tls = tls.map(|t| Tls::open(t).unwrap().acceptor());
     let served = tokio::spawn(listener::serve(socket, tls, limits, rig.metrics.clone(), closing, handler));
     Server { address, metrics: rig.metrics, close, served }
 }
@@ -384,20 +385,4 @@ async fn tls_offers_both_versions_by_alpn() {
     assert_eq!(rest(&mut silent).await, "");
     until(|| s.counts("fishladder_http_timeouts_total{reason=\"handshake\"} 1")).await;
     assert!(!rest(&mut s.raw(HEALTH).await).await.contains("HTTP"));
-}
-
-#[test]
-fn bad_certificates_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let tls = config::Tls { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
-    let why = |tls| listener::acceptor(tls).err().unwrap();
-    assert!(why(&tls).starts_with("http.tls.certificate: cannot read"));
-    std::fs::write(&tls.certificate, "nothing").unwrap();
-    assert!(why(&tls).starts_with("http.tls.certificate: there is no certificate"));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
-    assert!(why(&tls).starts_with("http.tls.key: cannot read"));
-    let other = rcgen::KeyPair::generate().unwrap();
-    std::fs::write(&tls.key, other.serialize_pem()).unwrap();
-    assert!(why(&tls).starts_with("http.tls: the certificate and key cannot be used"));
 }
