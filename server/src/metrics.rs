@@ -21,6 +21,7 @@ pub struct Metrics {
     connections: Gauge,
     refused: Family<Reason, Counter>,
     timeouts: Family<Reason, Counter>,
+    abuse: Family<Reason, Counter>,
     accept_errors: Counter,
     panics: Counter,
     /// Unix seconds; 0, and then not shown, where there is no TLS.
@@ -100,7 +101,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let (held, connections) = (Gauge::default(), Gauge::default());
         let (sent, accept_errors, panics) = (Counter::default(), Counter::default(), Counter::default());
-        let (refused, timeouts) = (Family::default(), Family::default());
+        let (refused, timeouts, abuse) = (Family::default(), Family::default(), Family::default());
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build", "The running version", build);
@@ -110,6 +111,7 @@ impl Default for Metrics {
         registry.register("http_connections", "Open connections", connections.clone());
         registry.register("http_refused_connections", "Connections closed because of a cap", refused.clone());
         registry.register("http_timeouts", "Connections and requests ended by a deadline", timeouts.clone());
+        registry.register("http_abuse", "HTTP/2 connections and requests ended for flooding", abuse.clone());
         registry.register(
             "http_accept_errors",
             "Failed accepts, for example no free descriptor",
@@ -130,6 +132,7 @@ impl Default for Metrics {
             connections,
             refused,
             timeouts,
+            abuse,
             accept_errors,
             panics,
             certificate_end: AtomicU64::new(0),
@@ -162,6 +165,9 @@ impl Metrics {
     }
     pub fn timeout(&self, reason: &'static str) {
         self.timeouts.get_or_create(&Reason { reason }).inc();
+    }
+    pub fn abuse(&self, reason: &'static str) {
+        self.abuse.get_or_create(&Reason { reason }).inc();
     }
     pub fn accept_error(&self) -> u64 {
         self.accept_errors.inc()

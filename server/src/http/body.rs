@@ -104,6 +104,11 @@ impl http_body::Body for Body {
             if let Some(sending) = &self.sending {
                 sending.progress(piece.len() as u64);
             }
+            let last = if self.left == 0 { self.sending.take_if(|s| s.is_stream()) } else { None };
+            let piece = match last {
+                Some(sending) => Bytes::from_owner(Last { piece, _sending: sending }),
+                None => piece,
+            };
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
     }
@@ -114,6 +119,19 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+/// The last piece of an HTTP/2 body. hyper drops the body when it has handed this on, and the HTTP/2 library keeps it for as
+/// long as the client opens no window: what is being sent is being sent until this goes.
+struct Last {
+    piece: Bytes,
+    _sending: Sending,
+}
+
+impl AsRef<[u8]> for Last {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
     }
 }
 

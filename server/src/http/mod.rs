@@ -9,6 +9,7 @@ pub mod tls_dev;
 mod api;
 mod auth;
 mod body;
+mod frames;
 mod hls;
 mod intake;
 mod pages;
@@ -20,9 +21,13 @@ mod route;
 mod whip;
 
 #[cfg(test)]
+mod abuse_tests;
+#[cfg(test)]
 mod hls_tests;
 #[cfg(test)]
 pub mod tests;
+#[cfg(test)]
+mod tls_wire_tests;
 #[cfg(test)]
 mod wire_tests;
 
