@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use http_body::Body as HttpBody;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use media::ChannelName;
@@ -33,7 +33,7 @@ pub fn channels(app: &App) -> Response<Body> {
 }
 
 /// What concerns the server as a whole, with what an operator should mend, in plain sentences.
-pub fn server(app: &App) -> Response<Body> {
+pub fn server(app: &App, headers: &HeaderMap) -> Response<Body> {
     #[derive(Serialize)]
     struct Server {
         version: &'static str,
@@ -43,7 +43,10 @@ pub fn server(app: &App) -> Response<Body> {
         http2: bool,
         warnings: Vec<String>,
     }
+    // A proxy in front that speaks TLS says so; whoever says it without one misleads nobody else.
+    let proxied = headers.get("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https"));
     let warning = match &app.tls {
+        None if proxied => None,
         None => Some(NO_HTTP2.to_owned()),
         Some(tls) => tls.warning(SystemTime::now()),
     };

@@ -204,7 +204,7 @@ impl App {
             Route::Whip(name) => whip::endpoint(self, name, request, body).await,
             Route::WhipSession(name, session) => whip::session(self, name, &session, request, body).await,
             Route::Channels => api::channels(self),
-            Route::Server => api::server(self),
+            Route::Server => api::server(self, &request.headers),
             Route::Devices => api::devices(self),
             Route::Drain(id) => api::drain(self, &id),
             Route::Restore(id) => api::restore(self, &id),

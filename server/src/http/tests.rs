@@ -532,6 +532,9 @@ async fn the_server_says_what_its_operator_should_mend() {
     );
     assert_eq!((&said["tls"], &said["http2"]), (&serde_json::json!(false), &serde_json::json!(false)));
     assert!(said["warnings"][0].as_str().unwrap().contains("HTTP/2"), "{said}");
+    let proxied = open.ask("GET", "/api/v1/server", &[("x-forwarded-proto", "https")], "").await;
+    let said: serde_json::Value = serde_json::from_slice(&proxied.body().to_vec()).unwrap();
+    assert_eq!(said["warnings"], serde_json::json!([]));
     // As closed as the rest of the API.
     let closed = rig(Vec::new(), |c| {
         c.http.listen = "0.0.0.0:8080".parse().unwrap();
