@@ -70,7 +70,10 @@ pub fn ensure(folder: &Path, names: BTreeSet<String>, now: SystemTime) -> Result
 /// Where it is kept: systemd's state folder, or the user's (XDG base directory specification).
 pub fn folder(environment: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, String> {
     let given = |name| environment(name).filter(|folder| folder.is_absolute());
-    given("STATE_DIRECTORY")
+    // systemd lists several with colons between them.
+    let of_service = environment("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
+    of_service
+        .filter(|folder| folder.is_absolute())
         .or_else(|| given("XDG_STATE_HOME").map(|state| state.join("fishladder")))
         .or_else(|| given("HOME").map(|home| home.join(".local/state/fishladder")))
         .ok_or_else(|| "--dev-cert: no folder to keep it in: HOME and XDG_STATE_HOME are not set".to_owned())
@@ -217,6 +220,7 @@ mod tests {
             folder(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value)))
         };
         assert_eq!(of(&[("HOME", "/h"), ("STATE_DIRECTORY", "/s")]).unwrap(), Path::new("/s"));
+        assert_eq!(of(&[("HOME", "/h"), ("STATE_DIRECTORY", "/s/a:/s/b")]).unwrap(), Path::new("/s/a"));
         assert_eq!(of(&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")]).unwrap(), Path::new("/x/fishladder"));
         assert_eq!(of(&[("HOME", "/h"), ("XDG_STATE_HOME", "")]).unwrap(), Path::new("/h/.local/state/fishladder"));
         assert!(of(&[]).unwrap_err().contains("HOME"));
