@@ -18,6 +18,8 @@ for program in ffmpeg jq curl nginx wrk h2load openssl taskset; do command -v "$
 [ "$(nproc)" -ge 2 ] || fail "two cores are needed"
 
 folder=$(mktemp -d /dev/shm/fishladder-bench.XXXXXX)
+# nginx drops its rights.
+chmod 755 "$folder"
 pids=()
 cleanup() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
@@ -38,15 +40,18 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
   -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$folder/key.pem" -out "$folder/cert.pem" 2>/dev/null
 
 # 4 Mbit/s, so that a part of 200 ms is about 100 KB and a segment of 2 s about 1 MB.
-video=$((24000 + RANDOM % 4000 * 2))
-audio=$((video + 8))
-publish() {
+publish() { # writes the channel's PUT to channel.json
+  local video=$((24000 + RANDOM % 4000 * 2)) audio
+  audio=$((video + 8))
+  rm -f "$folder/sdp"
   ffmpeg -nostdin -v error -re -f lavfi -i "testsrc2=size=640x360:rate=30,noise=alls=60:allf=t" -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
     -map 0:v -c:v libx264 -pix_fmt yuv420p -preset ultrafast -threads 1 -b:v 4200k -minrate 4200k -maxrate 4200k -bufsize 1000k -nal-hrd cbr \
     -g 60 -keyint_min 60 -sc_threshold 0 -f rtp "rtp://127.0.0.1:$video" \
     -map 1:a -ac 2 -ar 48000 -c:a aac -b:a 96k -f rtp "rtp://127.0.0.1:$audio" -sdp_file "$folder/sdp" 2>"$folder/ffmpeg.log" &
   publisher=$!
   pids+=("$publisher")
+  wait_for 20 "ffmpeg's SDP" grep -qi 'a=rtpmap.*mpeg4-generic' "$folder/sdp"
+  jq -Rs '{source: {rtp: {sdp: .}}, ladder: "passthrough"}' "$folder/sdp" >"$folder/channel.json"
 }
 serve() { # name, further arguments: starts a server on core 0 whose channel has a whole window
   local name=$1 port
@@ -58,11 +63,9 @@ serve() { # name, further arguments: starts a server on core 0 whose channel has
 }
 
 publish
-wait_for 20 "ffmpeg's SDP" grep -qi 'a=rtpmap.*mpeg4-generic' "$folder/sdp"
 serve clear
 clear=$(cat "$folder/clear.port")
 wait_for 20 "the server" curl -fs "http://127.0.0.1:$clear/readyz"
-jq -Rs '{source: {rtp: {sdp: .}}, ladder: "passthrough"}' "$folder/sdp" >"$folder/channel.json"
 curl -fsS -X PUT -H 'content-type: application/json' --data-binary @"$folder/channel.json" "http://127.0.0.1:$clear/api/v1/channels/bench" >/dev/null
 wait_for 30 "the channel" curl -fs "http://127.0.0.1:$clear/live/bench/index.m3u8"
 sleep 12
@@ -165,7 +168,7 @@ compare() { # how, name, goal, our URL, nginx's URL
   size=$(curl -fsSk "$4" | wc -c)
   awk -v name="$2" -v size="$size" -v mine="$(printf '%s\n' "${ours[@]}" | median)" -v other="$(printf '%s\n' "${theirs[@]}" | median)" \
     -v ratio="$(printf '%s\n' "${ratios[@]}" | median)" -v goal="$3" \
-    'BEGIN { printf "| %s | %d | %d | %d | %.2f | %s | %s |\n", name, size, mine, other, ratio, goal, ratio >= goal ? "yes" : "no" }' | tee -a "$report"
+    'BEGIN { printf "| %s | %d | %d | %d | %.2f | %s | %s |\n", name, size, mine, other, ratio, goal, (ratio + 0 >= goal + 0 ? "yes" : "no") }' | tee -a "$report"
 }
 {
   echo "# Beside nginx"

@@ -708,8 +708,10 @@ fn source(value: Value, at: &str, faults: &mut Vec<Fault>) -> Option<SourceReque
     result
 }
 
-/// x264's speed presets, fastest first; slower ones than `medium` cannot keep up live.
-const PRESETS: &[&str] = &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"];
+/// x264's speed presets, fastest first, whose slower ones than `medium` cannot keep up live, and NVENC's; every encoder
+/// takes both.
+const PRESETS: &[&str] =
+    &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "p1", "p2", "p3", "p4", "p5", "p6", "p7"];
 
 /// More rungs than this is a mistake, and each one costs an encoder.
 const MAX_RUNGS: usize = 8;

@@ -102,3 +102,28 @@ fn doctor_is_content_with_gpus_that_work() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("NVIDIA L4") && text.contains("NVIDIA H100 PCIe has no encoder"), "{text}");
 }
+
+/// The stub encodes in no time, so it is not the figures that are looked at.
+#[test]
+fn density_measures_the_gpu_that_is_asked_for_and_says_what_it_leaves_to_the_cpu() {
+    let own = driver();
+    let ladder = own.path().join("ladder.toml");
+    let rung = "rungs = [{ height = 90, bitrate = \"100k\", preset = \"p1\" }]";
+    std::fs::write(&ladder, format!("[ladders.tiny]\npassthrough = false\n{rung}\n")).unwrap();
+    let density = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["density", "--picture=160x90@25", "--max=2", "--seconds=2", "--ladder-file"]).arg(&ladder);
+        command.args(arguments).envs(environment(own.path(), "full,no-nvenc")).env_remove("CUDA_VISIBLE_DEVICES");
+        command.output().unwrap()
+    };
+    // Without a wish the first GPU; two sessions share its worker.
+    let output = density(&["--time-slices"]);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("device      NVIDIA L4 (GPU-f15b1add-0000-4000-8000-000000000000)\n"), "{text}");
+    assert!(text.contains("replicas: ") && output.status.success(), "{text}");
+    let output = density(&["--json", "--device=GPU-f15b1add-0000-4000-8000-000000000001"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["device_name"].as_str().unwrap().ends_with("so the CPU encodes"), "{report:#}");
+    let faults: Vec<&Value> = report["steps"].as_array().unwrap().iter().map(|s| &s["fault"]).collect();
+    assert!(!faults.is_empty() && faults.iter().all(|f| f.is_null()), "{report:#}");
+}

@@ -510,7 +510,7 @@ impl Sending {
         self.metrics.sent(bytes);
     }
 
-    /// Whether the body goes into an HTTP/2 stream: there the library keeps the last piece when the body is gone.
+    /// Over HTTP/2, where other answers share the connection, and the library keeps the last piece when the body is gone.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
     }
