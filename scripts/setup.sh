@@ -22,7 +22,7 @@ if [ "$purpose" = bench ]; then
 fi
 if [ "$purpose" != run ]; then
   # Real clients and oracles: a cache, players, publishers, an RTSP camera, a browser.
-  packages+=(nginx-light ffmpeg gstreamer1.0-tools gstreamer1.0-x chromium python3-venv python3-gi gir1.2-gst-rtsp-server-1.0 curl)
+  packages+=(nginx-light ffmpeg gstreamer1.0-tools gstreamer1.0-x chromium python3-venv python3-gi gir1.2-gst-rtsp-server-1.0 curl openssl)
 fi
 
 # Node.js builds the pages; whoever has one from elsewhere keeps it.

@@ -81,6 +81,9 @@ struct ServeArguments {
     /// Publish a moving test picture with a clock and a tone as the channel `demo`.
     #[arg(long)]
     demo: bool,
+    /// Speak TLS with a self-signed certificate for this machine's names, kept for the next start; for development.
+    #[arg(long)]
+    dev_cert: bool,
 }
 
 #[derive(clap::Args)]
@@ -118,7 +121,7 @@ struct SignArguments {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(a) => match Config::load(a.config.as_deref(), &a.set) {
-            Ok(config) => serve::run(config, a.demo),
+            Ok(config) => serve::run(config, serve::Extras { demo: a.demo, dev_cert: a.dev_cert }),
             Err(faults) => report(&faults),
         },
         Command::CheckConfig { file } => match Config::load(Some(&file), &[]) {

@@ -1,6 +1,6 @@
 //! Everything that is counted, as Prometheus reads it. No label holds anything from outside but channel names.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -21,9 +21,13 @@ pub struct Metrics {
     connections: Gauge,
     refused: Family<Reason, Counter>,
     timeouts: Family<Reason, Counter>,
+    abuse: Family<Reason, Counter>,
     accept_errors: Counter,
     panics: Counter,
     playlist_faults: Family<BrokenRule, Counter>,
+    /// Unix seconds; 0, and then not shown, where there is no TLS.
+    certificate_end: AtomicU64,
+    certificate_reads: Family<Outcome, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +44,11 @@ struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,7 +107,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let (held, connections) = (Gauge::default(), Gauge::default());
         let (sent, accept_errors, panics) = (Counter::default(), Counter::default(), Counter::default());
-        let (refused, timeouts) = (Family::default(), Family::default());
+        let (refused, timeouts, abuse) = (Family::default(), Family::default(), Family::default());
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build", "The running version", build);
@@ -108,6 +117,7 @@ impl Default for Metrics {
         registry.register("http_connections", "Open connections", connections.clone());
         registry.register("http_refused_connections", "Connections closed because of a cap", refused.clone());
         registry.register("http_timeouts", "Connections and requests ended by a deadline", timeouts.clone());
+        registry.register("http_abuse", "HTTP/2 connections and requests ended for flooding", abuse.clone());
         registry.register(
             "http_accept_errors",
             "Failed accepts, for example no free descriptor",
@@ -120,7 +130,27 @@ impl Default for Metrics {
             "Served playlists that break a rule of docs/conformance.md: a defect of ours",
             playlist_faults.clone(),
         );
-        Self { registry, requests, held, sent, connections, refused, timeouts, accept_errors, panics, playlist_faults }
+        let certificate_reads = Family::default();
+        registry.register(
+            "tls_certificate_reads",
+            "Changed certificates by what became of them",
+            certificate_reads.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            held,
+            sent,
+            connections,
+            refused,
+            timeouts,
+            abuse,
+            accept_errors,
+            panics,
+            certificate_end: AtomicU64::new(0),
+            certificate_reads,
+            playlist_faults,
+        }
     }
 }
 
@@ -149,6 +179,9 @@ impl Metrics {
     pub fn timeout(&self, reason: &'static str) {
         self.timeouts.get_or_create(&Reason { reason }).inc();
     }
+    pub fn abuse(&self, reason: &'static str) {
+        self.abuse.get_or_create(&Reason { reason }).inc();
+    }
     pub fn accept_error(&self) -> u64 {
         self.accept_errors.inc()
     }
@@ -160,11 +193,23 @@ impl Metrics {
         self.playlist_faults.get_or_create(&BrokenRule { rule }).inc();
     }
 
+    /// `end`: Unix seconds.
+    pub fn certificate(&self, end: u64) {
+        self.certificate_end.store(end, Ordering::Relaxed);
+    }
+    pub fn certificate_read(&self, outcome: &'static str) {
+        self.certificate_reads.get_or_create(&Outcome { outcome }).inc();
+    }
+
     /// The exposition: own counters, then what the channels' status says now.
     pub fn render(&self, channels: &[ChannelStatus], devices: Option<&DevicesStatus>) -> String {
         let mut out = String::with_capacity(4096 + channels.len() * 2048);
         // Writing into a String cannot fail.
         let _ = encode_registry(&mut out, &self.registry);
+        let end = self.certificate_end.load(Ordering::Relaxed);
+        if end > 0 {
+            let _ = encode_registry(&mut out, &of_certificate(end));
+        }
         let _ = encode_registry(&mut out, &of_channels(channels));
         if let Some(devices) = devices {
             let _ = encode_registry(&mut out, &of_devices(devices));
@@ -172,6 +217,14 @@ impl Metrics {
         let _ = encode_eof(&mut out);
         out
     }
+}
+
+fn of_certificate(end: u64) -> Registry {
+    let mut registry = Registry::with_prefix("fishladder_tls");
+    let gauge = Gauge::<u64, AtomicU64>::default();
+    gauge.set(end);
+    registry.register("certificate_expiry_timestamp_seconds", "When the served certificate ends, Unix time", gauge);
+    registry
 }
 
 /// The channels' figures are kept where they arise; a scrape copies them.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use engine::demo::DemoOptions;
 use media::ChannelName;
@@ -12,22 +12,33 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
-use crate::http::{App, listener};
+use crate::http::tls::Tls;
+use crate::http::{App, NO_HTTP2, listener, tls_dev};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Signals};
 use crate::supervisor::{ChannelRequest, SourceRequest, Supervisor};
 
 const DEMO: &str = "demo";
 
-pub fn run(mut config: Config, demo: bool) -> ExitCode {
+/// What the command line adds to the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Extras {
+    pub demo: bool,
+    pub dev_cert: bool,
+}
+
+pub fn run(mut config: Config, extras: Extras) -> ExitCode {
     start_logging(&config);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&format!("cannot start the runtime: {e}")),
     };
     let result = runtime.block_on(async move {
-        let demo = if demo { Some(prepare_demo(&mut config)?) } else { None };
-        serve(Arc::new(config), demo).await
+        let demo = if extras.demo { Some(prepare_demo(&mut config)?) } else { None };
+        if extras.dev_cert {
+            prepare_dev_cert(&mut config)?;
+        }
+        serve(Arc::new(config), demo, extras.dev_cert).await
     });
     // Whatever still blocks a thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -42,9 +53,9 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), String> {
+async fn serve(config: Arc<Config>, demo: Option<DemoOptions>, dev_cert: bool) -> Result<(), String> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "fishladder starts");
-    let tls = config.http.tls.as_ref().map(listener::acceptor).transpose()?;
+    let tls = config.http.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
     let socket = TcpListener::bind(config.http.listen)
         .await
         .map_err(|e| format!("cannot listen on http.listen = {}: {e}", config.http.listen))?;
@@ -52,7 +63,7 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     let mut signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     let supervisor = Supervisor::start(config.clone()).await.map_err(|e| format!("cannot start: {e}"))?;
     let metrics = Arc::new(Metrics::default());
-    let app = Arc::new(App::new(supervisor.clone(), config.clone(), metrics.clone()));
+    let app = Arc::new(App::new(supervisor.clone(), config.clone(), metrics.clone(), tls.clone()));
 
     let (close, closing) = watch::channel(false);
     let handler = {
@@ -65,7 +76,12 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     let mut limits = listener::Limits::of(&config.http);
     limits.connections = connections_for(limits.connections);
     let secure = tls.is_some();
-    let served = tokio::spawn(listener::serve(socket, tls, limits, metrics.clone(), closing, handler));
+    let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+    if let Some(tls) = tls {
+        // A server with a development certificate runs in somebody's terminal, and SIGHUP says that it was closed.
+        tokio::spawn(tls.follow(!dev_cert, metrics.clone(), closing.clone()));
+    }
+    let served = tokio::spawn(listener::serve(socket, acceptor, limits, metrics.clone(), closing, handler));
 
     let scheme = if secure { "https" } else { "http" };
     let shown =
@@ -74,6 +90,9 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>) -> Result<(), Str
     tracing::info!("status page: {scheme}://{shown}/");
     if !config.http_is_local() && !secure {
         tracing::warn!("tokens cross the network in clear text: set http.tls or put a TLS proxy in front");
+    }
+    if !secure {
+        tracing::warn!("{NO_HTTP2}");
     }
     let demo = demo.map(|options| {
         tracing::info!("demo: {scheme}://{shown}/watch/{DEMO}");
@@ -114,6 +133,32 @@ fn connections_for(wanted: usize) -> usize {
         );
     }
     room.min(wanted)
+}
+
+/// Sets the development certificate and says how to trust it. Not refused on public addresses: there cleartext is not
+/// either, and phones on the local network, whose cameras browsers open over TLS only, are what it is for.
+fn prepare_dev_cert(config: &mut Config) -> Result<(), String> {
+    if config.http.tls.is_some() {
+        return Err("--dev-cert and http.tls exclude each other: there is a certificate already".to_owned());
+    }
+    let folder = tls_dev::folder(|name| std::env::var_os(name).map(Into::into))?;
+    let names = tls_dev::names(config.http.listen, &tls_dev::host_name());
+    let made = tls_dev::ensure(&folder, names, SystemTime::now())?;
+    let names: Vec<&str> = made.names.iter().map(String::as_str).collect();
+    tracing::info!(file = %made.public.display(), names = names.join(" "), new = made.new, "development certificate");
+    tracing::info!("its SHA-256 fingerprint: {}", made.fingerprint);
+    tracing::info!(
+        "to trust it: compare the fingerprint in the browser's warning and go on, or hand {0} to whom it concerns (curl \
+         --cacert {0}; docs/operations.md has the others)",
+        made.public.display()
+    );
+    if !config.http_is_local() {
+        tracing::warn!(
+            "a development certificate on an address that others reach: players refuse it until told to trust it"
+        );
+    }
+    config.http.tls = Some(made.files);
+    Ok(())
 }
 
 /// Adds the channel that the demo publisher sends to.

@@ -29,6 +29,7 @@ const types = {
   '.m4s': 'video/iso.segment',
 };
 
+const NO_HTTP2 = "Apple's players get no low latency from this server: they want HTTP/2, which takes TLS.";
 const mode = { scenario: process.env.MOCK ?? 'many', devices: '4', token: '', whip: 'busy' };
 const added = new Map();
 const started = Date.now();
@@ -56,6 +57,8 @@ async function handle(req, res) {
   if (mode.scenario === 'down' && !path.startsWith('/assets/')) return req.socket.destroy();
   if (path.startsWith('/api/v1/channels'))
     return api(req, res, path.slice('/api/v1/channels'.length).slice(1));
+  if (path === '/api/v1/server')
+    return send(res, 200, { version: '0', uptime_s: 60, tls: false, http2: false, warnings: [NO_HTTP2] });
   if (path.startsWith('/api/v1/devices')) return fleet(req, res, path.split('/').slice(4));
   if (path.startsWith('/live/')) return live(res, path.split('/').slice(2));
   if (path.startsWith('/whip/')) return whip(req, res);

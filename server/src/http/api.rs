@@ -1,21 +1,21 @@
-//! The JSON API: `/api/v1/channels`, `/api/v1/channels/{name}`, `/api/v1/channels/{name}/sign` and
-//! `/api/v1/devices` with `drain` and `restore` of each.
+//! The JSON API: `/api/v1/channels`, `/api/v1/channels/{name}`, `/api/v1/channels/{name}/sign`,
+//! `/api/v1/server`, and `/api/v1/devices` with `drain` and `restore` of each.
 
 use std::time::SystemTime;
 
 use http_body::Body as HttpBody;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use media::ChannelName;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::App;
 use super::body::Body;
 use super::hls::insert;
 use super::intake::{self, BoxError};
 use super::problem::Problem;
+use super::{App, NO_HTTP2};
 use crate::channel::ChannelStatus;
 use crate::config::{Fault, channel_request, sign_request};
 use crate::sign::{playlist_path, seconds};
@@ -30,6 +30,34 @@ pub fn channels(app: &App) -> Response<Body> {
         channels: Vec<ChannelStatus>,
     }
     json(StatusCode::OK, &List { channels: app.rooms.status() })
+}
+
+/// What concerns the server as a whole, with what an operator should mend, in plain sentences.
+pub fn server(app: &App, headers: &HeaderMap) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Server {
+        version: &'static str,
+        uptime_s: u64,
+        tls: bool,
+        /// Whether players can choose HTTP/2; without TLS none does.
+        http2: bool,
+        warnings: Vec<String>,
+    }
+    // A proxy in front that speaks TLS says so; whoever says it without one misleads nobody else.
+    let proxied = headers.get("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https"));
+    let warning = match &app.tls {
+        None if proxied => None,
+        None => Some(NO_HTTP2.to_owned()),
+        Some(tls) => tls.warning(SystemTime::now()),
+    };
+    let server = Server {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: app.started.elapsed().as_secs(),
+        tls: app.tls.is_some(),
+        http2: app.tls.is_some(),
+        warnings: warning.into_iter().collect(),
+    };
+    json(StatusCode::OK, &server)
 }
 
 pub fn devices(app: &App) -> Response<Body> {

@@ -94,6 +94,9 @@ impl From<String> for Body {
 pub struct Piece {
     chunks: VecDeque<Bytes>,
     left: usize,
+    /// In the last piece of an HTTP/2 body: hyper drops the body when it has handed this on, and the HTTP/2 library keeps it
+    /// for as long as the client opens no window. What is being sent is being sent until this goes.
+    last: Option<Sending>,
 }
 
 impl Buf for Piece {
@@ -156,6 +159,9 @@ impl http_body::Body for Body {
         self.left = self.left.saturating_sub(piece.left as u64);
         if let Some(sending) = &self.sending {
             sending.progress(piece.left as u64);
+        }
+        if self.left == 0 {
+            piece.last = self.sending.take_if(|s| s.is_stream());
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

@@ -2,6 +2,7 @@
 //!
 //! hyper has a timer for HTTP/1 headers only, and that one also runs while a connection is idle. So one watchdog here
 //! looks after every connection: `Activity` notes what happened last, `Activity::deadline` says when that is too long ago.
+//! What HTTP/2 clients could flood us with is counted by `frames` and by the library; see the constants below.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -9,16 +10,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +28,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::auth::bucket;
 use super::body::Body;
+use super::frames::Meter;
+use super::problem::Problem;
 use crate::config;
 use crate::metrics::Metrics;
 
@@ -53,10 +56,19 @@ impl Limits {
 
 /// A header block larger than this is answered with 431; also bounds HTTP/1's read buffer.
 const HEADERS: u32 = 16 * 1024;
+/// Fields of a header block, as in HTTP/1: HPACK lets a byte stand for a field that takes a hundred here, and a request may be
+/// held for seconds.
+const FIELDS: usize = 100;
 /// Streams of one HTTP/2 connection: a player holds one playlist and one part per rendition, far fewer.
 const STREAMS: u32 = 128;
 /// HTTP/2 receive windows. Requests are small; larger windows would only be memory for an attacker to fill.
 const WINDOW: u32 = 1024 * 1024;
+/// Requests that a client resets before we have taken them up (rapid reset, CVE-2023-44487), waiting at a time; past it
+/// GOAWAY with ENHANCE_YOUR_CALM. Requests that were taken up end with their stream, and `frames` counts resets of any sort.
+const RESETS_AHEAD: usize = 20;
+/// Streams that we reset because the client did wrong (MadeYouReset, CVE-2025-8671), over a connection's life. An honest
+/// client does at most a few: one that was asked too much when it had not seen our settings yet.
+const RESETS_PROVOKED: usize = 256;
 /// After a request to close, open connections have so long to finish their answers.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -128,27 +140,6 @@ pub async fn serve<H, F>(
     }
 }
 
-/// The acceptor for a PEM certificate chain and key. Err: a sentence for the operator.
-pub fn acceptor(tls: &config::Tls) -> Result<TlsAcceptor, String> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("http.tls.certificate: cannot read {}: {e}", tls.certificate.display()))?;
-    if chain.is_empty() {
-        return Err(format!("http.tls.certificate: there is no certificate in {}", tls.certificate.display()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|e| format!("http.tls.key: cannot read {}: {e}", tls.key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| format!("http.tls: the certificate and key cannot be used: {e}"))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
 fn note_end(metrics: &Metrics, ended: Result<(), tokio::task::JoinError>) {
     if let Err(e) = ended
         && e.is_panic()
@@ -180,18 +171,51 @@ async fn connection<H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let stream = Watched { inner: stream, activity: activity.clone() };
-    match tls {
-        None => speak(stream, peer, activity, limits, metrics, closing, handler).await,
-        Some(acceptor) => match tokio::time::timeout(limits.header, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                activity.handshake_done();
-                speak(stream, peer, activity, limits, metrics, closing, handler).await;
-            }
-            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-            Err(_) => metrics.timeout("handshake"),
-        },
+    let watched = |stream| Watched { inner: stream, activity: activity.clone() };
+    let Some(acceptor) = tls else {
+        return speak(watched(stream), peer, activity.clone(), limits, metrics, closing, handler).await;
+    };
+    let handshake = async {
+        if is_cleartext(&stream).await? {
+            metrics.refused("cleartext");
+            explain(stream).await?;
+            return Ok(None);
+        }
+        acceptor.accept(watched(stream)).await.map(Some)
+    };
+    match tokio::time::timeout(limits.header, handshake).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(stream))) => {
+            activity.handshake_done();
+            speak(stream, peer, activity.clone(), limits, metrics, closing, handler).await;
+        }
+        Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
+        Err(_) => metrics.timeout("handshake"),
     }
+}
+
+/// Whether the client begins as HTTP does, with a method in capitals; TLS begins with 22 (RFC 8446 §5.1). Takes nothing.
+async fn is_cleartext(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    let n = stream.peek(&mut first).await?;
+    Ok(n == 1 && first.iter().all(u8::is_ascii_uppercase))
+}
+
+/// Tells a client that speaks cleartext to the TLS port what it did wrong: a person with `http://` in their address bar would
+/// otherwise see garbage. No redirect: nobody should learn to send tokens in clear text because it works.
+async fn explain(mut stream: TcpStream) -> io::Result<()> {
+    const DETAIL: &str = "this port speaks TLS: the address begins with https://, not with http://";
+    let body = Problem::new(StatusCode::BAD_REQUEST, "cleartext", DETAIL).json();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    stream.shutdown().await?;
+    // Closing with unread bytes would reset the connection and with it the answer.
+    tokio::io::copy(&mut stream.take(u64::from(HEADERS)), &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 async fn speak<S, H, F>(
@@ -223,25 +247,41 @@ async fn speak<S, H, F>(
         // A peer that vanished without a word is found by its missing answer.
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(limits.write)
-        // Rapid reset (CVE-2023-44487) and resets provoked from us (CVE-2025-8671): GOAWAY ENHANCE_YOUR_CALM past these.
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(256);
+        .max_pending_accept_reset_streams(RESETS_AHEAD)
+        .max_local_error_reset_streams(RESETS_PROVOKED);
     let service = service_fn({
         let (activity, metrics) = (activity.clone(), metrics.clone());
         move |request: Request<Incoming>| {
-            let busy = activity.begin(request.version());
-            let (activity, metrics, answer) = (activity.clone(), metrics.clone(), handler(request, peer));
+            let version = request.version();
+            let busy = activity.begin(version);
+            let (activity, metrics) = (activity.clone(), metrics.clone());
+            let answer = if request.headers().len() > FIELDS {
+                metrics.abuse("header_bomb");
+                Err(Problem::new(
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "too-many-headers",
+                    format!("a request may have {FIELDS} header fields"),
+                ))
+            } else {
+                Ok(handler(request, peer))
+            };
             async move {
-                let mut response = answer.await;
-                response.body_mut().track(Sending::new(activity, metrics));
+                let mut response = match answer {
+                    Ok(answer) => answer.await,
+                    Err(problem) => problem.response(),
+                };
+                response.body_mut().track(Sending::new(activity, metrics, version));
                 drop(busy);
                 Ok::<_, std::convert::Infallible>(response)
             }
         }
     });
+    let stream = Metered { inner: stream, meter: Meter::new(Instant::now()), activity: activity.clone() };
     let mut conn = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut stop = pin!(closing.wait_for(|c| *c));
     let mut stopping = false;
+    // Set once a stream stands still while others do not: when the connection goes.
+    let mut leaving = None;
     let mut armed = activity.deadline(&limits);
     let mut alarm: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep_until(armed.0));
     let why = poll_fn(|cx: &mut Context<'_>| {
@@ -250,12 +290,19 @@ async fn speak<S, H, F>(
             conn.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(result) = conn.as_mut().poll(cx) {
-            return Poll::Ready(
-                result.map_err(|e| tracing::debug!(%peer, error = %e, "connection failed")).err().map(|()| ""),
-            );
+            if let Err(e) = result {
+                tracing::debug!(%peer, error = %e, "connection failed");
+                if let Some(flood) = activity.flood.get() {
+                    metrics.abuse(flood);
+                }
+            }
+            return Poll::Ready(None);
         }
         loop {
-            let due = activity.deadline(&limits);
+            let mut due = activity.deadline(&limits);
+            if let Some(end) = leaving {
+                due = due.min((end, "stream"));
+            }
             // Later deadlines are found when the alarm rings; only an earlier one moves it.
             if due.0 < armed.0 {
                 armed = due;
@@ -265,6 +312,17 @@ async fn speak<S, H, F>(
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) if due.0 <= Instant::now() => return Poll::Ready(Some(due.1)),
                 Poll::Ready(()) => {
+                    // A stream that stands still while others go on would keep its media for good. The library cannot
+                    // be made to end it alone, so the client is asked to continue elsewhere.
+                    if let (None, Some(stalled)) = (leaving, activity.stalled(limits.write)) {
+                        if stalled <= Instant::now() {
+                            leaving = Some(Instant::now() + CLOSING);
+                            conn.as_mut().graceful_shutdown();
+                            cx.waker().wake_by_ref();
+                        } else if stalled < due.0 {
+                            due = (stalled, "stream");
+                        }
+                    }
                     armed = due;
                     alarm.as_mut().reset(due.0);
                 }
@@ -272,10 +330,24 @@ async fn speak<S, H, F>(
         }
     })
     .await;
-    if let Some(reason) = why.filter(|r| !r.is_empty()) {
+    if let Some(reason) = why {
         metrics.timeout(reason);
         tracing::debug!(%peer, reason, "connection timed out");
     }
+}
+
+/// The metric's label where the HTTP/2 library says goodbye for a flood: its GOAWAY ends with the reason, and the error that we get
+/// has lost it.
+fn flood_in(written: &[u8]) -> Option<&'static str> {
+    [
+        (&b"too_many_resets"[..], "reset_flood"),
+        (b"too_many_internal_resets", "provoked_resets"),
+        (b"too_many_continuations", "continuation_flood"),
+        (b"too_many_data_frames", "data_flood"),
+        (b"header_list_way_too_large", "header_bomb"),
+    ]
+    .into_iter()
+    .find_map(|(reason, label)| written.ends_with(reason).then_some(label))
 }
 
 /// What a connection did last. Times are milliseconds since `start`, plus one; 0 means "not now".
@@ -291,6 +363,10 @@ struct Activity {
     requests: AtomicUsize,
     bodies: AtomicUsize,
     h2: AtomicBool,
+    /// By HTTP/2 stream that is sent a body: when it last took a piece of it; 0: free. Bounded by `STREAMS`.
+    streams: Mutex<Vec<u64>>,
+    /// For what flood the connection ends, as far as it does.
+    flood: OnceLock<&'static str>,
 }
 
 impl Activity {
@@ -303,6 +379,8 @@ impl Activity {
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
             h2: AtomicBool::new(false),
+            streams: Mutex::default(),
+            flood: OnceLock::new(),
         }
     }
 
@@ -312,6 +390,16 @@ impl Activity {
 
     fn touch(&self) {
         self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn streams(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the stream that has stood still longest will have done so for `limit`.
+    fn stalled(&self, limit: Duration) -> Option<Instant> {
+        let oldest = self.streams().iter().copied().filter(|at| *at > 0).min()?;
+        Some(self.start + Duration::from_millis(oldest - 1) + limit)
     }
 
     fn handshake_done(&self) {
@@ -395,27 +483,50 @@ impl Drop for Busy {
 pub struct Sending {
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    /// Its place in `Activity::streams`; None in HTTP/1.
+    stream: Option<usize>,
 }
 
 impl Sending {
-    fn new(activity: Arc<Activity>, metrics: Arc<Metrics>) -> Self {
+    fn new(activity: Arc<Activity>, metrics: Arc<Metrics>, version: Version) -> Self {
         activity.bodies.fetch_add(1, Ordering::Relaxed);
-        Self { activity, metrics }
-    }
-
-    /// Over HTTP/2, where other answers share the connection.
-    pub fn is_stream(&self) -> bool {
-        self.activity.h2.load(Ordering::Relaxed)
+        let stream = (version == Version::HTTP_2).then(|| {
+            let now = activity.now();
+            let mut streams = activity.streams();
+            let free = streams.iter().position(|at| *at == 0).unwrap_or(streams.len());
+            match streams.get_mut(free) {
+                Some(at) => *at = now,
+                None => streams.push(now),
+            }
+            free
+        });
+        Self { activity, metrics, stream }
     }
 
     pub fn progress(&self, bytes: u64) {
-        self.activity.touch();
+        let now = self.activity.now();
+        self.activity.last.store(now, Ordering::Relaxed);
+        self.mark(now);
         self.metrics.sent(bytes);
+    }
+
+    /// Over HTTP/2, where other answers share the connection, and the library keeps the last piece when the body is gone.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    fn mark(&self, at: u64) {
+        if let Some(stream) = self.stream
+            && let Some(slot) = self.activity.streams().get_mut(stream)
+        {
+            *slot = at;
+        }
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
+        self.mark(0);
         self.activity.touch();
         self.activity.bodies.fetch_sub(1, Ordering::Relaxed);
     }
@@ -457,6 +568,63 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.note(poll)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// The connection in clear, with a meter that reads along.
+struct Metered<S> {
+    inner: S,
+    meter: Meter,
+    activity: Arc<Activity>,
+}
+
+impl<S> Metered<S> {
+    fn ends(&self, flood: &'static str) {
+        // Only the first one counts.
+        let _ = self.activity.flood.set(flood);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if let Err(flood) = self.meter.read(new, Instant::now) {
+            self.ends(flood.label());
+            return Poll::Ready(Err(io::Error::other(flood.label())));
+        }
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let Some(flood) = flood_in(buf) {
+            self.ends(flood);
+        }
+        poll
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        if let Some(flood) = bufs.last().and_then(|last| flood_in(last)) {
+            self.ends(flood);
+        }
+        poll
     }
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()

@@ -3,10 +3,13 @@
 //! `listener` accepts and guards connections, `route` turns a path into an enum, `App::handle` is the one match over it.
 
 pub mod listener;
+pub mod tls;
+pub mod tls_dev;
 
 mod api;
 mod auth;
 mod body;
+mod frames;
 mod hls;
 mod intake;
 mod pages;
@@ -18,9 +21,13 @@ mod route;
 mod whip;
 
 #[cfg(test)]
+mod abuse_tests;
+#[cfg(test)]
 mod hls_tests;
 #[cfg(test)]
 pub mod tests;
+#[cfg(test)]
+mod tls_wire_tests;
 #[cfg(test)]
 mod wire_tests;
 
@@ -50,11 +57,18 @@ use crate::metrics::Metrics;
 use crate::sign::Keys;
 use crate::supervisor::Supervisor;
 
+/// What the log and the page say where nothing but HTTP/1.1 reaches players: browsers and Apple's speak HTTP/2 over TLS only.
+pub const NO_HTTP2: &str = "Apple's players get no low latency from this server: they want HTTP/2, which takes TLS. Set \
+     http.tls, try --dev-cert, or let a proxy in front offer HTTP/2 over TLS.";
+
 /// Everything that handlers share.
 pub struct App {
     rooms: Rooms,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    /// None: cleartext.
+    tls: Option<Arc<tls::Tls>>,
+    started: Instant,
     gate: auth::Gate,
     /// None: everyone may watch.
     keys: Option<Keys>,
@@ -66,12 +80,14 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(supervisor: Supervisor, config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
-        Self::with_rooms(Rooms::Supervisor(supervisor), config, metrics)
+    pub fn new(supervisor: Supervisor, config: Arc<Config>, metrics: Arc<Metrics>, tls: Option<Arc<tls::Tls>>) -> Self {
+        Self { tls, ..Self::with_rooms(Rooms::Supervisor(supervisor), config, metrics) }
     }
 
     fn with_rooms(rooms: Rooms, config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
         Self {
+            tls: None,
+            started: Instant::now(),
             rooms,
             gate: auth::Gate::new(&config),
             keys: Keys::of(&config.viewers),
@@ -188,6 +204,7 @@ impl App {
             Route::Whip(name) => whip::endpoint(self, name, request, body).await,
             Route::WhipSession(name, session) => whip::session(self, name, &session, request, body).await,
             Route::Channels => api::channels(self),
+            Route::Server => api::server(self, &request.headers),
             Route::Devices => api::devices(self),
             Route::Drain(id) => api::drain(self, &id),
             Route::Restore(id) => api::restore(self, &id),

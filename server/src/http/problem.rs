@@ -48,7 +48,8 @@ impl Problem {
         self
     }
 
-    pub fn response(&self) -> Response<Body> {
+    /// The body of the answer.
+    pub fn json(&self) -> Vec<u8> {
         let details = Details {
             // Relative to the request (RFC 9457 §3.1.1): no host of ours is known for sure.
             r#type: format!("/problems/{}", self.kind),
@@ -58,8 +59,11 @@ impl Problem {
             faults: &self.faults,
         };
         // Texts and numbers always serialize; an empty body would still carry the status.
-        let json = serde_json::to_vec(&details).unwrap_or_default();
-        let mut response = Response::new(Body::from(json));
+        serde_json::to_vec(&details).unwrap_or_default()
+    }
+
+    pub fn response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.json()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

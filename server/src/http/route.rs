@@ -20,6 +20,8 @@ pub enum Route {
     Channels,
     Channel(ChannelName),
     Sign(ChannelName),
+    /// The server as a whole.
+    Server,
     Devices,
     Drain(String),
     Restore(String),
@@ -108,6 +110,7 @@ impl Route {
             ["api", "v1", "channels"] => Self::Channels,
             ["api", "v1", "channels", name] => named(name, Area::Api, Self::Channel),
             ["api", "v1", "channels", name, "sign"] => named(name, Area::Api, Self::Sign),
+            ["api", "v1", "server"] => Self::Server,
             ["api", "v1", "devices"] => Self::Devices,
             ["api", "v1", "devices", id, "drain"] => Self::Drain((*id).to_owned()),
             ["api", "v1", "devices", id, "restore"] => Self::Restore((*id).to_owned()),
@@ -124,7 +127,7 @@ impl Route {
             Self::Multivariant(_) | Self::Media(..) | Self::Access(_) => Area::Live,
             Self::Whip(_) | Self::WhipSession(..) => Area::Whip,
             Self::Channels | Self::Channel(_) | Self::Sign(_) | Self::Metrics => Area::Api,
-            Self::Devices | Self::Drain(_) | Self::Restore(_) => Area::Api,
+            Self::Server | Self::Devices | Self::Drain(_) | Self::Restore(_) => Area::Api,
             Self::Health | Self::Ready => Area::Probe,
             Self::BadName(area) | Self::Unknown(area) => *area,
         }
@@ -139,7 +142,9 @@ impl Route {
             Self::Channel(_) => Some("DELETE, GET, HEAD, PUT"),
             Self::Sign(_) | Self::Drain(_) | Self::Restore(_) => Some("POST"),
             Self::Status | Self::Watch | Self::Publish | Self::Asset(_) => Some("GET, HEAD"),
-            Self::Channels | Self::Devices | Self::Metrics | Self::Health | Self::Ready => Some("GET, HEAD"),
+            Self::Channels | Self::Server | Self::Devices | Self::Metrics | Self::Health | Self::Ready => {
+                Some("GET, HEAD")
+            }
             Self::BadName(_) | Self::Unknown(_) => None,
         }
     }
@@ -165,7 +170,7 @@ impl Route {
             Self::Access(_) => "access",
             Self::Whip(_) | Self::WhipSession(..) => "whip",
             Self::Channels | Self::Channel(_) | Self::Sign(_) => "api",
-            Self::Devices | Self::Drain(_) | Self::Restore(_) => "api",
+            Self::Server | Self::Devices | Self::Drain(_) | Self::Restore(_) => "api",
             Self::Metrics => "metrics",
             Self::Health | Self::Ready => "probe",
             Self::BadName(_) | Self::Unknown(_) => "unknown",
@@ -271,6 +276,7 @@ mod tests {
             ("/whip/demo/0a1B", Route::WhipSession(name(), "0a1B".to_owned())),
             ("/api/v1/channels", Route::Channels),
             ("/api/v1/channels/demo", Route::Channel(name())),
+            ("/api/v1/server", Route::Server),
             ("/metrics", Route::Metrics),
             ("/healthz", Route::Health),
             ("/readyz", Route::Ready),

@@ -520,3 +520,27 @@ async fn the_api_signs_for_who_may_administer() {
     let admin = [("authorization", "Bearer admin-0123456789")];
     assert_eq!(guarded.ask("POST", sign, &admin, r#"{"expires":"1h"}"#).await.status(), 200);
 }
+
+#[tokio::test]
+async fn the_server_says_what_its_operator_should_mend() {
+    let open = rig(Vec::new(), |_| {});
+    let answer = open.get("/api/v1/server").await;
+    let said: serde_json::Value = serde_json::from_slice(&answer.body().to_vec()).unwrap();
+    assert_eq!(
+        (&said["version"], &said["uptime_s"]),
+        (&serde_json::json!(env!("CARGO_PKG_VERSION")), &serde_json::json!(0))
+    );
+    assert_eq!((&said["tls"], &said["http2"]), (&serde_json::json!(false), &serde_json::json!(false)));
+    assert!(said["warnings"][0].as_str().unwrap().contains("HTTP/2"), "{said}");
+    let proxied = open.ask("GET", "/api/v1/server", &[("x-forwarded-proto", "https")], "").await;
+    let said: serde_json::Value = serde_json::from_slice(&proxied.body().to_vec()).unwrap();
+    assert_eq!(said["warnings"], serde_json::json!([]));
+    // As closed as the rest of the API.
+    let closed = rig(Vec::new(), |c| {
+        c.http.listen = "0.0.0.0:8080".parse().unwrap();
+        c.auth.admin_token = Some(Secret("0123456789abcdef".to_owned()));
+    });
+    assert_eq!(closed.get("/api/v1/server").await.status(), 401);
+    let bearer = [("authorization", "Bearer 0123456789abcdef")];
+    assert_eq!(closed.ask("GET", "/api/v1/server", &bearer, "").await.status(), 200);
+}

@@ -7,35 +7,41 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use super::body::Body;
-use super::listener::{self, Limits};
+use super::listener;
+pub use super::listener::Limits;
 use super::tests::rig;
 use crate::config;
 use crate::metrics::Metrics;
 
-const SHORT: Duration = Duration::from_millis(250);
+pub const SHORT: Duration = Duration::from_millis(250);
 const LONG: Duration = Duration::from_secs(60);
-const LIMITS: Limits = Limits { connections: 100, per_address: 100, header: LONG, idle: LONG, write: LONG };
+pub const LIMITS: Limits = Limits { connections: 100, per_address: 100, header: LONG, idle: LONG, write: LONG };
 
-struct Server {
-    address: SocketAddr,
-    metrics: Arc<Metrics>,
+pub struct Server {
+    pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
     close: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
 }
 
 /// `/big`: 64 MiB. `/hang`: never. `/panic`: panics. Else what the real handlers say.
-async fn server(limits: Limits, tls: Option<&config::Tls>) -> Server {
+pub async fn server(limits: Limits, tls: Option<TlsAcceptor>) -> Server {
+    server_with(limits, tls, |_| {}).await
+}
+
+pub async fn server_with(limits: Limits, tls: Option<TlsAcceptor>, change: impl FnOnce(&mut config::Config)) -> Server {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let rig = rig(Vec::new(), |_| {});
+    let rig = rig(Vec::new(), change);
     let app = rig.app.clone();
     let handler = move |request: Request<hyper::body::Incoming>, peer| {
         let app = app.clone();
@@ -53,24 +59,23 @@ async fn server(limits: Limits, tls: Option<&config::Tls>) -> Server {
         }
     };
     let (close, closing) = watch::channel(false);
-    let tls = tls.map(|t| listener::acceptor(t).unwrap());
     let served = tokio::spawn(listener::serve(socket, tls, limits, rig.metrics.clone(), closing, handler));
     Server { address, metrics: rig.metrics, close, served }
 }
 
 impl Server {
-    async fn raw(&self, bytes: &str) -> TcpStream {
+    pub async fn raw(&self, bytes: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes.as_bytes()).await.unwrap();
         stream
     }
 
-    fn counts(&self, line: &str) -> bool {
+    pub fn counts(&self, line: &str) -> bool {
         let text = self.metrics.render(&[], None);
         text.lines().any(|l| l == line)
     }
 
-    async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    pub async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -80,7 +85,7 @@ impl Server {
 }
 
 /// Everything until the server closes. A reset counts as closed.
-async fn rest(stream: &mut TcpStream) -> String {
+pub async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let mut buffer = [0; 65536];
     loop {
@@ -92,7 +97,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 /// One answer with its Content-Length's worth of body.
-async fn answer(stream: &mut TcpStream) -> String {
+pub async fn answer(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     loop {
         let mut byte = [0];
@@ -110,11 +115,11 @@ async fn answer(stream: &mut TcpStream) -> String {
 }
 
 /// Fails instead of hanging.
-async fn soon<F: Future>(what: F) -> F::Output {
+pub async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("nothing happened")
 }
 
-async fn until(mut done: impl FnMut() -> bool) {
+pub async fn until(mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < end, "the state never came");
@@ -122,7 +127,7 @@ async fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+pub const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_headers_are_cut_off() {
@@ -275,43 +280,6 @@ async fn a_client_that_goes_amid_its_body_frees_its_connection() {
     until(|| s.metrics.connections() == 0).await;
 }
 
-/// CVE-2023-44487: requests that are reset at once would cost us and not the client.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rapid_resets_are_told_to_calm_down() {
-    let s = server(LIMITS, None).await;
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    for stream in (1..2001u32).step_by(2) {
-        let id = stream.to_be_bytes();
-        // HEADERS, END_STREAM and END_HEADERS: GET, http, /, authority `a` (RFC 7541 appendix A).
-        bytes.extend_from_slice(b"\0\0\x06\x01\x05");
-        bytes.extend_from_slice(&id);
-        bytes.extend_from_slice(&[0x82, 0x86, 0x84, 0x01, 0x01, b'a']);
-        // RST_STREAM, CANCEL.
-        bytes.extend_from_slice(b"\0\0\x04\x03\0");
-        bytes.extend_from_slice(&id);
-        bytes.extend_from_slice(&8u32.to_be_bytes());
-    }
-    let stream = TcpStream::connect(s.address).await.unwrap();
-    let (mut read, mut write) = stream.into_split();
-    // The server may close before all is written.
-    let writing = tokio::spawn(async move {
-        let _ = write.write_all(&bytes).await;
-        write
-    });
-    let mut seen = Vec::new();
-    let _ = soon(read.read_to_end(&mut seen)).await;
-    let _ = soon(writing).await;
-    let mut at = 0;
-    let mut calm = false;
-    while let Some(head) = seen.get(at..at + 9) {
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        // GOAWAY: last stream, then the error code; 11 is ENHANCE_YOUR_CALM.
-        calm |= head[3] == 7 && seen.get(at + 13..at + 17) == Some(&11u32.to_be_bytes());
-        at += 9 + length;
-    }
-    assert!(calm, "no GOAWAY with ENHANCE_YOUR_CALM in {} bytes", seen.len());
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_ends_its_connection_only() {
     let s = server(LIMITS, None).await;
@@ -336,68 +304,4 @@ async fn closing_finishes_answers_and_takes_no_more() {
     soon(s.served).await.unwrap();
     assert_eq!(rest(&mut idle).await, "");
     assert!(TcpStream::connect(s.address).await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_offers_both_versions_by_alpn() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let tls = config::Tls { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
-    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
-    let s = server(Limits { header: SHORT, ..LIMITS }, Some(&tls)).await;
-
-    let connect = |alpn: &[&str]| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
-        let address = s.address;
-        async move {
-            let stream = TcpStream::connect(address).await.unwrap();
-            let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-        }
-    };
-    let stream = connect(&["h2", "http/1.1"]).await;
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let request = Request::get("https://localhost/readyz").body(Empty::<Bytes>::new()).unwrap();
-    assert_eq!(soon(sender.send_request(request)).await.unwrap().status(), 200);
-
-    let mut stream = connect(&["http/1.1"]).await;
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut text = Vec::new();
-    let _ = soon(stream.read_to_end(&mut text)).await;
-    assert!(text.starts_with(b"HTTP/1.1 200"));
-
-    // A handshake that does not go on is cut off; cleartext is no handshake.
-    let mut silent = TcpStream::connect(s.address).await.unwrap();
-    assert_eq!(rest(&mut silent).await, "");
-    until(|| s.counts("fishladder_http_timeouts_total{reason=\"handshake\"} 1")).await;
-    assert!(!rest(&mut s.raw(HEALTH).await).await.contains("HTTP"));
-}
-
-#[test]
-fn bad_certificates_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let tls = config::Tls { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
-    let why = |tls| listener::acceptor(tls).err().unwrap();
-    assert!(why(&tls).starts_with("http.tls.certificate: cannot read"));
-    std::fs::write(&tls.certificate, "nothing").unwrap();
-    assert!(why(&tls).starts_with("http.tls.certificate: there is no certificate"));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
-    assert!(why(&tls).starts_with("http.tls.key: cannot read"));
-    let other = rcgen::KeyPair::generate().unwrap();
-    std::fs::write(&tls.key, other.serialize_pem()).unwrap();
-    assert!(why(&tls).starts_with("http.tls: the certificate and key cannot be used"));
 }

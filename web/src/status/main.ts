@@ -11,6 +11,7 @@ import { addChannelDialog } from './add';
 import { Card } from './card';
 import { Devices } from './devices';
 import { byUrgency, overview } from './model';
+import { serverNotice } from './notice';
 import { Previews } from './previews';
 
 const POLL_MS = 2000;
@@ -90,6 +91,7 @@ byId('app').append(
     { class: 'status' },
     h('h1', { class: 'visually-hidden' }, 'Channels'),
     banner,
+    serverNotice(),
     overviewBar,
     problems,
     devices.element,
