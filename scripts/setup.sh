@@ -16,6 +16,10 @@ packages=(
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
   fonts-dejavu-core
 )
+if [ "$purpose" = bench ]; then
+  # Clients that are faster than the servers, to compare servers.
+  packages+=(wrk nghttp2-client jq)
+fi
 if [ "$purpose" != run ]; then
   # Real clients and oracles: a cache, players, publishers, an RTSP camera, a browser.
   packages+=(nginx-light ffmpeg gstreamer1.0-tools gstreamer1.0-x chromium python3-venv python3-gi gir1.2-gst-rtsp-server-1.0 curl)

@@ -23,4 +23,11 @@ step "unit and property tests" cargo test --release --workspace --exclude e2e --
 step "Debian 13's GStreamer" scripts/test-trixie.sh
 # A failed check prints what was seen; a backtrace of the test's executor would only bury it.
 export RUST_BACKTRACE=0
-step "end to end" cargo test --release -p e2e --locked -- --test-threads=1
+# Latency and load are measured with nothing else running; the others wait for real time more than they compute.
+others=()
+for file in tests/tests/*.rs; do
+  name=$(basename "$file" .rs)
+  case $name in browser | load) ;; *) others+=(--test "$name") ;; esac
+done
+step "end to end in the browser and under load" cargo test --release -p e2e --locked --test browser --test load -- --test-threads=1
+step "end to end" cargo test --release -p e2e --locked --lib "${others[@]}" -- --test-threads=2

@@ -145,9 +145,18 @@ pub struct Engine {
 /// What ladders run on besides the CPU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Devices {
+    pub gpus: Gpus,
     pub policy: placement::Policy,
     /// By name.
     pub simulated: BTreeMap<String, SimulatedDevice>,
+}
+/// Whether this host's GPUs are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    /// Where there are signs of any.
+    Auto,
+    On,
+    Off,
 }
 /// A device that has the capacity that it is given and encodes on the CPU.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,7 +245,7 @@ impl Default for Config {
             auth: Auth { publish_token: None, admin_token: None },
             viewers: Viewers { key: None, previous_key: None },
             engine: Engine { stall_timeout: Duration::from_secs(1) },
-            devices: Devices { policy: placement::Policy::Consolidate, simulated: BTreeMap::new() },
+            devices: Devices { gpus: Gpus::Auto, policy: placement::Policy::Consolidate, simulated: BTreeMap::new() },
             log: Log { level: "info".to_owned(), json: false },
         }
     }
@@ -529,6 +538,12 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         "spread" => Ok(placement::Policy::Spread),
         _ => Err("must be \"consolidate\" or \"spread\"".to_owned()),
     });
+    let gpus = s.get("gpus", d.devices.gpus, |v| match text(v)?.as_str() {
+        "auto" => Ok(Gpus::Auto),
+        "on" => Ok(Gpus::On),
+        "off" => Ok(Gpus::Off),
+        _ => Err("must be \"auto\", \"on\" or \"off\"".to_owned()),
+    });
     let mut simulated = BTreeMap::new();
     for (name, value) in s.entries("simulated") {
         let path = format!("devices.simulated.{}", name.escape_debug());
@@ -541,7 +556,7 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         s.fault("simulated", format!("must not be more than {}", placement::device::MAX_KINDS));
     }
     s.finish();
-    let devices = Devices { policy, simulated };
+    let devices = Devices { gpus, policy, simulated };
 
     let mut s = root.section("log");
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };
@@ -693,8 +708,10 @@ fn source(value: Value, at: &str, faults: &mut Vec<Fault>) -> Option<SourceReque
     result
 }
 
-/// x264's speed presets, fastest first; slower ones than `medium` cannot keep up live.
-const PRESETS: &[&str] = &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"];
+/// x264's speed presets, fastest first, whose slower ones than `medium` cannot keep up live, and NVENC's; every encoder
+/// takes both.
+const PRESETS: &[&str] =
+    &["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "p1", "p2", "p3", "p4", "p5", "p6", "p7"];
 
 /// More rungs than this is a mistake, and each one costs an encoder.
 const MAX_RUNGS: usize = 8;

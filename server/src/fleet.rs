@@ -1,6 +1,7 @@
 //! Which device carries which channel's ladder: owns the placer, the devices' workers and every session's seat, and carries
 //! out what the placer decides. Calls take microseconds; nothing is awaited under the lock.
 
+mod gpus;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use media::{ChannelName, H264Config};
 use placement::device::{Codec, Preset, SourceCodec};
 use placement::placer::{Finish, Stay};
 use placement::reason::{Cause, Event, MoveReason};
-use placement::{At, Demand, DeviceId, Migration, Picture, Placer, Request, Rung, SessionId};
+use placement::{At, Demand, Device, DeviceId, Host, Migration, Picture, Placer, Request, Rung, SessionId, catalogue};
 use tokio::sync::mpsc;
 
 pub use self::status::DevicesStatus;
@@ -144,20 +145,30 @@ impl Given {
 }
 
 impl Fleet {
-    /// Within a tokio runtime; starts no worker yet.
+    /// Within a tokio runtime; starts no worker yet. Blocks for a moment where there are GPUs.
     pub fn new(devices: &Devices, program: &std::path::Path) -> Self {
         let mut fleet = placement::Fleet::default();
         let (mut known, mut ends) = (Vec::new(), Vec::new());
+        let mut add = |id: &str, kind: &str, device, fails_after| {
+            let options = HostOptions { program: program.to_owned(), name: id.to_owned(), device, fails_after };
+            let (host, ended) = DeviceHost::new(options);
+            known.push(FleetDevice { id: id.to_owned(), kind: kind.to_owned(), host });
+            ends.push(ended);
+        };
+        // Its consumer cards share one cap.
+        fleet.hosts.push(Host { consumer_sessions: Some(catalogue::GEFORCE_SESSIONS) });
+        for gpu in gpus::find(devices.gpus, program) {
+            add(&gpu.id, &gpu.kind.name, Some(gpu.device), None);
+            fleet.devices.push(Device {
+                kind: u16::try_from(fleet.kinds.len()).unwrap_or(u16::MAX),
+                host: 0,
+                calibration: 100,
+            });
+            fleet.kinds.push(gpu.kind);
+        }
         for (name, simulated) in &devices.simulated {
             fleet.add(simulated.kind(name), 1, 1, simulated.sessions);
-            let (host, ended) = DeviceHost::new(HostOptions {
-                program: program.to_owned(),
-                name: name.clone(),
-                device: None,
-                fails_after: simulated.fails_after,
-            });
-            known.push(FleetDevice { id: name.clone(), kind: "simulated".to_owned(), host });
-            ends.push(ended);
+            add(name, "simulated", None, simulated.fails_after);
         }
         let settings = placement::Settings { policy: devices.policy, ..placement::Settings::default() };
         // The configuration has checked what a placer checks.

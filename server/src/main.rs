@@ -3,6 +3,7 @@
 mod channel;
 mod check_hls;
 mod config;
+mod density;
 mod doctor;
 mod fleet;
 mod http;
@@ -48,6 +49,8 @@ enum Command {
     CheckHls(check_hls::Options),
     /// Tell how many GPUs a workload needs, and what a session costs on them.
     Plan(PlanArguments),
+    /// Measure how many sessions of a ladder this machine holds in real time.
+    Density(Box<density::Arguments>),
     /// Encode one session, or all of a device; started by the server.
     #[command(hide = true)]
     Worker {
@@ -137,6 +140,15 @@ fn main() -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(faults) => report(&faults),
+        },
+        Command::Density(a) => match density::run(&a) {
+            Ok(code) => code,
+            Err(faults) => {
+                for fault in faults {
+                    eprintln!("error: {fault}");
+                }
+                ExitCode::FAILURE
+            }
         },
         Command::Worker { device: false, .. } => engine::worker::run(),
         Command::Worker { device: true, fails_after_ms } => {

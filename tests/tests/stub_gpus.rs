@@ -1,13 +1,16 @@
-//! `fishladder doctor` on GPUs that a stub driver pretends (tests/stubs/driver.c), as an operator and a program read it.
+//! `fishladder doctor` and the server on GPUs that a stub driver pretends (tests/stubs/driver.c).
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::{Command, Output};
 
-use e2e::root;
-use e2e::server::program;
-use serde_json::Value;
+use e2e::publishers::Ffmpeg;
+use e2e::server::{Options, Server, program};
+use e2e::{have, root};
+use serde_json::{Value, json};
 
-fn doctor(gpus: &str, arguments: &[&str]) -> Output {
+/// A folder with the stub driver under all the names that GStreamer and doctor load.
+fn driver() -> tempfile::TempDir {
     let own = tempfile::tempdir().unwrap();
     let library = own.path().join("libcuda.so.1");
     let built = Command::new("cc")
@@ -15,20 +18,63 @@ fn doctor(gpus: &str, arguments: &[&str]) -> Output {
         .args([library.as_path(), root().join("tests/stubs/driver.c").as_path()])
         .status();
     assert!(built.unwrap().success());
-    // One library under all the names that GStreamer and doctor load.
     for name in ["libnvcuvid.so.1", "libnvidia-encode.so.1", "libnvidia-ml.so.1", "libnvrtc.so"] {
         std::os::unix::fs::symlink(&library, own.path().join(name)).unwrap();
     }
-    Command::new(program())
-        .arg("doctor")
-        .args(arguments)
-        .env("LD_LIBRARY_PATH", own.path())
-        .env("FISHLADDER_STUB_GPUS", gpus)
-        .env("GST_REGISTRY", own.path().join("registry.bin"))
-        .env("XDG_CACHE_HOME", own.path())
-        .env_remove("CUDA_VISIBLE_DEVICES")
-        .output()
-        .unwrap()
+    own
+}
+
+/// What a process needs to see `gpus`.
+fn environment(own: &Path, gpus: &str) -> Vec<(&'static str, String)> {
+    let path = |name: &str| own.join(name).to_str().unwrap().to_owned();
+    vec![
+        ("LD_LIBRARY_PATH", path("")),
+        ("FISHLADDER_STUB_GPUS", gpus.to_owned()),
+        ("GST_REGISTRY", path("registry.bin")),
+        ("XDG_CACHE_HOME", path("")),
+    ]
+}
+
+fn doctor(gpus: &str, arguments: &[&str]) -> Output {
+    let own = driver();
+    let mut command = Command::new(program());
+    command.arg("doctor").args(arguments).envs(environment(own.path(), gpus)).env_remove("CUDA_VISIBLE_DEVICES");
+    command.output().unwrap()
+}
+
+/// The server finds the GPUs, places a ladder on the one that encodes, and the whole way through NVDEC, CUDA scaling and
+/// NVENC runs in its worker. The pictures are the stub's, grey; the way is real.
+#[tokio::test]
+async fn the_server_places_ladders_on_gpus() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let own = driver();
+    let environment = environment(own.path(), "full,no-nvenc");
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server =
+        Server::start_with(Options { settings: &["devices.gpus=on"], environment: &environment, ..Options::default() })
+            .await;
+    let devices = || async {
+        let text = server.text("/api/v1/devices").await;
+        serde_json::from_str::<Value>(&text).unwrap()["devices"].as_array().unwrap().clone()
+    };
+    let found = devices().await;
+    let ids: Vec<&str> = found.iter().map(|d| d["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["gpu0", "gpu1"], "{found:#?}");
+    assert!(found[0]["kind"].as_str().unwrap().starts_with("l4") && found[1]["kind"].as_str().unwrap().contains("cpu"));
+
+    let publisher = Ffmpeg { size: "640x360", ..Ffmpeg::default() }.publish().await;
+    let rung = json!({ "height": 180, "bitrate": 200_000, "preset": "veryfast" });
+    let ladder = json!({ "passthrough": true, "audio_bitrate": 96_000, "rungs": [rung], "policy": "gpu-only" });
+    server.put_sdp("show", &publisher.sdp, Some(ladder)).await;
+    server.live("show", &["src", "v180", "aac"]).await;
+    let now = devices().await;
+    assert_eq!(now[0]["ladders"][0]["channel"], "show", "the one with an encoder: {now:#?}");
+    assert!(now[0]["worker_pid"].is_u64() && now[1]["worker_pid"].is_null());
+    for playlist in server.follow_all("show", &["src", "v180", "aac"], 20).await {
+        assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
+    }
 }
 
 #[test]
@@ -55,4 +101,29 @@ fn doctor_is_content_with_gpus_that_work() {
     let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("NVIDIA L4") && text.contains("NVIDIA H100 PCIe has no encoder"), "{text}");
+}
+
+/// The stub encodes in no time, so it is not the figures that are looked at.
+#[test]
+fn density_measures_the_gpu_that_is_asked_for_and_says_what_it_leaves_to_the_cpu() {
+    let own = driver();
+    let ladder = own.path().join("ladder.toml");
+    let rung = "rungs = [{ height = 90, bitrate = \"100k\", preset = \"p1\" }]";
+    std::fs::write(&ladder, format!("[ladders.tiny]\npassthrough = false\n{rung}\n")).unwrap();
+    let density = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["density", "--picture=160x90@25", "--max=2", "--seconds=2", "--ladder-file"]).arg(&ladder);
+        command.args(arguments).envs(environment(own.path(), "full,no-nvenc")).env_remove("CUDA_VISIBLE_DEVICES");
+        command.output().unwrap()
+    };
+    // Without a wish the first GPU; two sessions share its worker.
+    let output = density(&["--time-slices"]);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("device      NVIDIA L4 (GPU-f15b1add-0000-4000-8000-000000000000)\n"), "{text}");
+    assert!(text.contains("replicas: ") && output.status.success(), "{text}");
+    let output = density(&["--json", "--device=GPU-f15b1add-0000-4000-8000-000000000001"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["device_name"].as_str().unwrap().ends_with("so the CPU encodes"), "{report:#}");
+    let faults: Vec<&Value> = report["steps"].as_array().unwrap().iter().map(|s| &s["fault"]).collect();
+    assert!(!faults.is_empty() && faults.iter().all(|f| f.is_null()), "{report:#}");
 }

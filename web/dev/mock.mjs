@@ -3,6 +3,7 @@
 //
 //   node dev/mock.mjs [port]            then http://127.0.0.1:8089/
 //   POST /mock?scenario=none|one|many   what /api/v1/channels answers; down: 500 to everything
+//   POST /mock?devices=0|1|4|12         how many devices /api/v1/devices has
 //   POST /mock?token=secret             asks for a bearer token from then on (token= switches it off)
 //   POST /mock?whip=busy                how WHIP answers: none (404), busy (503), unauthorized (401)
 
@@ -13,6 +14,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { change, devices } from './devices.mjs';
 
 const dist = fileURLToPath(new URL('../dist/', import.meta.url));
 const csp =
@@ -27,7 +29,7 @@ const types = {
   '.m4s': 'video/iso.segment',
 };
 
-const mode = { scenario: process.env.MOCK ?? 'many', token: '', whip: 'busy' };
+const mode = { scenario: process.env.MOCK ?? 'many', devices: '4', token: '', whip: 'busy' };
 const added = new Map();
 const started = Date.now();
 let hls;
@@ -54,6 +56,7 @@ async function handle(req, res) {
   if (mode.scenario === 'down' && !path.startsWith('/assets/')) return req.socket.destroy();
   if (path.startsWith('/api/v1/channels'))
     return api(req, res, path.slice('/api/v1/channels'.length).slice(1));
+  if (path.startsWith('/api/v1/devices')) return fleet(req, res, path.split('/').slice(4));
   if (path.startsWith('/live/')) return live(res, path.split('/').slice(2));
   if (path.startsWith('/whip/')) return whip(req, res);
   return page(res, path);
@@ -80,6 +83,14 @@ async function api(req, res, name) {
   return found
     ? send(res, 200, found)
     : problem(res, 404, 'no-such-channel', `There is no channel "${name}".`);
+}
+
+function fleet(req, res, [id, how]) {
+  if (req.method !== 'GET' && mode.token && req.headers.authorization !== `Bearer ${mode.token}`)
+    return problem(res, 401, 'unauthorized', 'This needs the admin token.');
+  if (!id) return send(res, 200, devices(Number(mode.devices)));
+  const done = req.method === 'POST' ? change(id, how, Number(mode.devices)) : null;
+  return done ? send(res, 200, done) : problem(res, 404, 'no-such-device', `There is no device "${id}".`);
 }
 
 function whip(req, res) {

@@ -1,6 +1,6 @@
 // Screenshots of the built pages against the mock, to look at while designing.
 //
-//   npm run build && npm run shots -- OUT_DIR [status|empty|down|dialog|watch|publish]…
+//   npm run build && npm run shots -- OUT_DIR [status|devices1|devices4|devices12|drain|empty|down|dialog|watch|publish]…
 
 import { mkdirSync } from 'node:fs';
 import { chromium } from 'playwright-core';
@@ -19,9 +19,19 @@ const sizes = [
   [1280, 800],
   [2560, 1440],
 ];
+const fleet = (count) => ({
+  path: '/',
+  before: () => mock(`scenario=one&devices=${count}`),
+  open: '.devices',
+  wait: 2500,
+});
 const pages = {
-  status: { path: '/', before: () => mock('scenario=many'), wait: 6000 },
-  empty: { path: '/', before: () => mock('scenario=none'), wait: 500 },
+  status: { path: '/', before: () => mock('scenario=many&devices=0'), wait: 6000 },
+  devices1: fleet(1),
+  devices4: fleet(4),
+  devices12: fleet(12),
+  drain: { ...fleet(4), click: 'Drain sim0', wait: 800 },
+  empty: { path: '/', before: () => mock('scenario=none&devices=0'), wait: 500 },
   down: { path: '/', before: () => mock('scenario=many'), then: () => mock('scenario=down'), wait: 6000 },
   dialog: { path: '/', before: () => mock('scenario=many'), click: 'Add channel', wait: 800 },
   watch: { path: '/watch/demo', before: () => mock('scenario=many'), wait: 6000 },
@@ -52,6 +62,11 @@ for (const [name, spec] of Object.entries(pages)) {
       });
       page.on('pageerror', (error) => console.log(name, width, error.message));
       await page.goto(base + spec.path);
+      if (spec.open)
+        await page.locator(spec.open).evaluate(async (details) => {
+          while (details.hidden) await new Promise((drawn) => requestAnimationFrame(drawn));
+          details.open = true;
+        });
       if (spec.click) await page.getByRole('button', { name: spec.click }).first().click();
       await page.waitForTimeout(spec.then ? 3000 : spec.wait);
       if (spec.then) {

@@ -3,8 +3,11 @@ import {
   Problem,
   authorized,
   channelOfPath,
+  drainDevice,
+  listDevices,
   parseChannel,
   parseChannels,
+  parseFleet,
   readProblem,
   watchablePath,
 } from './api';
@@ -74,6 +77,65 @@ describe('the server’s JSON', () => {
     expect(channelOfPath('/watch/main_stage-1')).toBe('main_stage-1');
     for (const path of ['/watch/', '/watch', '/watch/a%20b', `/watch/${'x'.repeat(65)}`])
       expect(channelOfPath(path)).toBeNull();
+  });
+});
+
+describe('devices', () => {
+  it('takes what it knows, each id once, and bounds what it keeps', () => {
+    const fleet = parseFleet({
+      policy: 'consolidate',
+      devices: [
+        {
+          id: 'sim0',
+          state: 'melting',
+          encode: [0.4, -1, 'x', ...new Array<number>(1000).fill(0)],
+          encoding_sessions_left: -3,
+          measured: { encode: 0.4, temperature_c: null, throttled: 1 },
+          ladders: [{ channel: 'cam1', rungs: ['v720', 7], vram_mib: -5 }, null],
+        },
+        { id: 'sim0' },
+        { name: 'nameless' },
+        4,
+      ],
+      decisions: new Array<unknown>(500).fill({ at: 'yesterday', level: 'shout', text: '<b>' }),
+    });
+    expect(fleet.devices).toHaveLength(1);
+    expect(fleet.decisions).toHaveLength(100);
+    expect(fleet.decisions[0]).toEqual({ at: Number.NaN, level: 'info', text: '<b>' });
+    const [device] = fleet.devices;
+    expect(device).toMatchObject({ name: 'sim0', state: 'quarantined', encodingSessionsLeft: 0 });
+    expect(device?.encode.slice(0, 3)).toEqual([0.4, 0, 0]);
+    expect(device?.encode).toHaveLength(16);
+    expect(device?.measured).toEqual({
+      encode: 0.4,
+      decode: null,
+      vramMib: null,
+      temperatureC: null,
+      throttled: false,
+    });
+    expect(device?.ladders).toEqual([
+      { channel: 'cam1', rungs: ['v720'], encode: 0, decode: null, vramMib: 0, moving: false },
+    ]);
+    for (const nonsense of [null, [], 'x', { devices: {} }]) expect(parseFleet(nonsense).devices).toEqual([]);
+  });
+
+  it('has none on a server that knows none, and hands on every other refusal', async () => {
+    let status = 404;
+    vi.stubGlobal('fetch', () => Promise.resolve(new Response('{"detail":"No."}', { status })));
+    expect((await listDevices(new AbortController().signal)).devices).toEqual([]);
+    status = 401;
+    await expect(listDevices(new AbortController().signal)).rejects.toMatchObject({ status: 401 });
+    expect(requestToken).not.toHaveBeenCalled();
+  });
+
+  it('drains the device that is meant', async () => {
+    const asked: string[] = [];
+    vi.stubGlobal('fetch', (url: string, init: RequestInit) => {
+      asked.push(`${init.method ?? 'GET'} ${url}`);
+      return Promise.resolve(new Response('{"moving":3,"stranded":["cam4: encode full",1]}'));
+    });
+    expect(await drainDevice('a/b')).toEqual({ moving: 3, stranded: ['cam4: encode full'] });
+    expect(asked).toEqual(['POST /api/v1/devices/a%2Fb/drain']);
   });
 });
 

@@ -54,6 +54,78 @@ export interface Channel {
   workerRestarts: number;
 }
 
+export type DeviceState = 'ready' | 'draining' | 'quarantined';
+
+/** What one session's ladder holds of a device. Shares are of one engine, 0 to 1. */
+export interface Reservation {
+  channel: string;
+  rungs: string[];
+  encode: number;
+  /** Null: the server does not tell. */
+  decode: number | null;
+  vramMib: number;
+  /** On its way to another device: it holds its place on both until the move is done. */
+  moving: boolean;
+}
+
+export interface Device {
+  id: string;
+  name: string;
+  kind: string;
+  state: DeviceState;
+  reason: string | null;
+  workerPid: number | null;
+  workerRestarts: number;
+  /** The reserved share of each engine, 0 to 1 and beyond where a device turned out slower than thought. */
+  encode: number[];
+  encodeLimit: number;
+  decode: number[];
+  decodeLimit: number;
+  vramMib: number;
+  vramLimitMib: number;
+  encodingSessions: number;
+  /** Null: the device has no limit of its own. */
+  encodingSessionsLeft: number | null;
+  measured: Load | null;
+  ladders: Reservation[];
+}
+
+/** How busy a device is, as measured; null for what it does not tell. Shares are 0 to 1. */
+export interface Load {
+  encode: number | null;
+  decode: number | null;
+  vramMib: number | null;
+  temperatureC: number | null;
+  throttled: boolean;
+}
+
+export interface Decision {
+  /** Unix ms, or NaN. */
+  at: number;
+  level: Level;
+  text: string;
+}
+
+export interface Fleet {
+  policy: string;
+  devices: Device[];
+  /** Newest first. */
+  decisions: Decision[];
+}
+
+/** What draining or restoring a device set in motion. */
+export interface Moves {
+  moving: number;
+  /** Sessions that fit nowhere else, each with its reason. */
+  stranded: string[];
+}
+
+/** More than this a page cannot show to anyone's use, whatever a server sends. */
+const MOST_DEVICES = 256;
+const MOST_ENGINES = 16;
+const MOST_LADDERS = 500;
+const MOST_DECISIONS = 100;
+
 export type SourceRequest =
   { rtp: { sdp: string } } | { rtsp: { url: string } } | { whip: Record<string, never> };
 
@@ -137,6 +209,34 @@ export async function deleteChannel(name: string): Promise<void> {
   await authorized('admin', `/api/v1/channels/${encodeURIComponent(name)}`, { method: 'DELETE' });
 }
 
+/** The devices with what they carry. A server that knows none of this has none. Never asks for a token. */
+export async function listDevices(signal: AbortSignal): Promise<Fleet> {
+  try {
+    const init: RequestInit = { signal, cache: 'no-store' };
+    return parseFleet(await (await authorized('admin', '/api/v1/devices', init, false)).json());
+  } catch (error) {
+    if (error instanceof Problem && error.status === 404) return parseFleet(null);
+    throw error;
+  }
+}
+
+export function drainDevice(id: string): Promise<Moves> {
+  return changeDevice(id, 'drain');
+}
+
+export function restoreDevice(id: string): Promise<Moves> {
+  return changeDevice(id, 'restore');
+}
+
+async function changeDevice(id: string, how: 'drain' | 'restore'): Promise<Moves> {
+  const url = `/api/v1/devices/${encodeURIComponent(id)}/${how}`;
+  const json: unknown = await (await authorized('admin', url, { method: 'POST' })).json();
+  return {
+    moving: isObject(json) ? asNumber(json['moving']) : 0,
+    stranded: isObject(json) ? asTexts(json['stranded'], MOST_LADDERS) : [],
+  };
+}
+
 /** Fetches with the stored token; asks for one on 401 and tries again until it fits or the person gives up. */
 export async function authorized(
   kind: TokenKind,
@@ -200,7 +300,72 @@ export function parseChannel(json: unknown): Channel | null {
   };
 }
 
+export function parseFleet(json: unknown): Fleet {
+  if (!isObject(json)) return { policy: '', devices: [], decisions: [] };
+  const devices = new Map<string, Device>();
+  for (const each of asList(json['devices']).slice(0, MOST_DEVICES)) {
+    const device = parseDevice(each);
+    // The id names the device in the API: without one, or with one seen before, nothing could be done with it.
+    if (device.id !== '' && !devices.has(device.id)) devices.set(device.id, device);
+  }
+  return {
+    policy: asText(json['policy']),
+    devices: [...devices.values()],
+    decisions: asList(json['decisions'])
+      .slice(0, MOST_DECISIONS)
+      .map((decision) => ({
+        at: Date.parse(asText(decision['at'])),
+        level: oneOf(decision['level'], ['info', 'warning', 'error'], 'info'),
+        text: asText(decision['text']),
+      })),
+  };
+}
+
 type Json = Record<string, unknown>;
+
+function parseDevice(json: Json): Device {
+  const shares = (value: unknown) =>
+    Array.isArray(value) ? value.slice(0, MOST_ENGINES).map((share) => asAmount(share)) : [];
+  const left = asNumberOrNull(json['encoding_sessions_left']);
+  const measured = json['measured'];
+  return {
+    id: asText(json['id']),
+    name: asText(json['name']) || asText(json['id']),
+    kind: asText(json['kind']),
+    // A state that this page has no word for is not one to send ladders to.
+    state: oneOf(json['state'], ['ready', 'draining', 'quarantined'], 'quarantined'),
+    reason: asText(json['reason']) || null,
+    workerPid: asNumberOrNull(json['worker_pid']),
+    workerRestarts: asAmount(json['worker_restarts']),
+    encode: shares(json['encode']),
+    encodeLimit: asNumberOrNull(json['encode_limit']) ?? 1,
+    decode: shares(json['decode']),
+    decodeLimit: asNumberOrNull(json['decode_limit']) ?? 1,
+    vramMib: asAmount(json['vram_mib']),
+    vramLimitMib: asAmount(json['vram_limit_mib']),
+    encodingSessions: asAmount(json['encoding_sessions']),
+    encodingSessionsLeft: left === null ? null : Math.max(0, left),
+    measured: isObject(measured)
+      ? {
+          encode: asNumberOrNull(measured['encode']),
+          decode: asNumberOrNull(measured['decode']),
+          vramMib: asNumberOrNull(measured['vram_mib']),
+          temperatureC: asNumberOrNull(measured['temperature_c']),
+          throttled: measured['throttled'] === true,
+        }
+      : null,
+    ladders: asList(json['ladders'])
+      .slice(0, MOST_LADDERS)
+      .map((ladder) => ({
+        channel: asText(ladder['channel']),
+        rungs: asTexts(ladder['rungs'], 32),
+        encode: asAmount(ladder['encode']),
+        decode: ladder['decode'] === undefined ? null : asAmount(ladder['decode']),
+        vramMib: asAmount(ladder['vram_mib']),
+        moving: ladder['moving'] === true,
+      })),
+  };
+}
 
 function parseSource(json: unknown): Source | null {
   if (!isObject(json)) return null;
@@ -256,6 +421,13 @@ function asNumberOrNull(value: unknown): number | null {
 }
 function asNumber(value: unknown): number {
   return asNumberOrNull(value) ?? 0;
+}
+/** A number that is never below nothing. */
+function asAmount(value: unknown): number {
+  return Math.max(0, asNumber(value));
+}
+function asTexts(value: unknown, most: number): string[] {
+  return Array.isArray(value) ? value.slice(0, most).filter((each) => typeof each === 'string') : [];
 }
 function oneOf<T extends string>(value: unknown, allowed: readonly T[], otherwise: T): T {
   return allowed.find((each) => each === value) ?? otherwise;

@@ -282,3 +282,18 @@ proptest::proptest! {
         let _ = Config::parse("", &[item], |_| None);
     }
 }
+
+#[test]
+fn presets_are_x264s_words_or_nvencs_steps_and_every_encoder_knows_them() {
+    let ladder = |preset: &str| {
+        format!("[ladders.one]\nrungs = [{{ height = 360, bitrate = \"700k\", preset = \"{preset}\" }}]")
+    };
+    for preset in PRESETS {
+        assert_eq!(parse(&ladder(preset)).unwrap().ladders["one"].rungs[0].preset, *preset);
+        assert!(engine::backend::Preset::parse(preset).is_some(), "{preset}");
+    }
+    assert!((1..=7).all(|step| PRESETS.contains(&format!("p{step}").as_str())));
+    for preset in ["p0", "p8", "veryslow", ""] {
+        assert_eq!(paths(parse(&ladder(preset))), ["ladders.one.rungs[0].preset"], "{preset}");
+    }
+}

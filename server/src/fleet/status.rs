@@ -45,6 +45,7 @@ pub struct LadderStatus {
     pub rungs: Vec<String>,
     /// Shares of all engines of a sort together, in engines.
     pub encode: f64,
+    pub decode: f64,
     pub vram_mib: u32,
     pub moving: bool,
 }
@@ -65,10 +66,14 @@ impl Fleet {
         let devices = self.inner.devices.iter().zip(&views).zip(&state.troubles).map(|((device, view), trouble)| {
             let ladders = seats.iter().filter(|seat| seat.device == view.device).filter_map(|seat| {
                 let session = state.sessions.get(&seat.session.0)?;
+                let (codec, rate) = session.demand.decode;
+                let kind = state.placer.fleet().kinds.get(usize::from(view.kind))?;
+                let decode = rate.share(kind.decode.of(codec)).and_then(|share| Share::try_from(share).ok());
                 Some(LadderStatus {
                     channel: session.channel.to_string(),
                     rungs: session.rungs.clone(),
                     encode: seat.encoders.iter().map(|(_, share)| part(*share)).sum(),
+                    decode: part(decode.unwrap_or(0)),
                     vram_mib: session.demand.vram,
                     moving: seat.leaving || state.placer.is_moving(seat.session),
                 })

@@ -16,7 +16,7 @@ fn device(encode: u64, sessions: Option<u32>) -> SimulatedDevice {
 
 fn fleet(devices: &[(&str, SimulatedDevice)]) -> Fleet {
     let simulated = devices.iter().map(|(name, device)| ((*name).to_owned(), device.clone())).collect();
-    let devices = Devices { policy: placement::Policy::Consolidate, simulated };
+    let devices = Devices { gpus: crate::config::Gpus::Off, policy: placement::Policy::Consolidate, simulated };
     Fleet::new(&devices, std::path::Path::new("/nonexistent"))
 }
 

@@ -2,18 +2,21 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
 use super::listener::Sending;
 
-/// Largest piece given to hyper at once: the connection's watchdog counts pieces as progress, and HTTP/2 interleaves
-/// playlists between them.
-const PIECE: usize = 64 * 1024;
+/// Most bytes given to hyper at once over HTTP/2, where the connection's watchdog counts pieces as progress.
+const PIECE_OF_STREAM: usize = 64 * 1024;
+
+/// The same over HTTP/1: a segment goes to the socket in one call.
+const PIECE: usize = 4 << 20;
 
 #[derive(Debug, Default)]
 pub struct Body {
@@ -86,26 +89,75 @@ impl From<String> for Body {
     }
 }
 
+/// What is given to hyper at once: chunks that go to the socket by one vectored write.
+#[derive(Debug, Default)]
+pub struct Piece {
+    chunks: VecDeque<Bytes>,
+    left: usize,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |chunk| chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.left = self.left.saturating_sub(count);
+        while count > 0 {
+            let Some(front) = self.chunks.front_mut() else { return };
+            if count < front.len() {
+                return front.advance(count);
+            }
+            count -= front.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        loop {
-            let Some(front) = self.chunks.front_mut() else { return Poll::Ready(None) };
-            let piece = if front.len() > PIECE { front.split_to(PIECE) } else { std::mem::take(front) };
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
+        let most = match &self.sending {
+            Some(sending) if sending.is_stream() => PIECE_OF_STREAM,
+            _ => PIECE,
+        };
+        let mut piece = Piece::default();
+        while let Some(front) = self.chunks.front_mut()
+            && piece.left < most
+        {
+            let chunk =
+                if front.len() > most - piece.left { front.split_to(most - piece.left) } else { std::mem::take(front) };
             if front.is_empty() {
                 self.chunks.pop_front();
             }
-            if piece.is_empty() {
-                continue;
+            if !chunk.is_empty() {
+                piece.left += chunk.len();
+                piece.chunks.push_back(chunk);
             }
-            self.left = self.left.saturating_sub(piece.len() as u64);
-            if let Some(sending) = &self.sending {
-                sending.progress(piece.len() as u64);
-            }
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+        if piece.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left = self.left.saturating_sub(piece.left as u64);
+        if let Some(sending) = &self.sending {
+            sending.progress(piece.left as u64);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

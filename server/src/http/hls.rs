@@ -37,13 +37,14 @@ pub async fn multivariant(app: &App, name: &ChannelName, request: &Parts) -> Res
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
     seen(app, &channel, request);
     let set = channel.renditions.borrow().clone();
-    match variants(&set) {
+    let snapshots: Vec<_> = set.video.iter().chain(&set.audio).map(|v| v.snapshots.borrow().clone()).collect();
+    let rendered = app.playlists.multivariant(name, &snapshots, || {
+        let (video, audio, target_duration) = variants(&set)?;
+        Some((Bytes::from(packager::multivariant(&video, &audio)), target_duration))
+    });
+    match rendered {
         None => not_yet(),
-        Some((video, audio, target_duration)) => {
-            let text = Bytes::from(packager::multivariant(&video, &audio));
-            let rendered = Rendered::new(text);
-            playlist_response(&rendered, plain_age(target_duration), request)
-        }
+        Some((rendered, target_duration)) => playlist_response(&rendered, plain_age(target_duration), request),
     }
 }
 

@@ -403,6 +403,11 @@ impl Sending {
         Self { activity, metrics }
     }
 
+    /// Over HTTP/2, where other answers share the connection.
+    pub fn is_stream(&self) -> bool {
+        self.activity.h2.load(Ordering::Relaxed)
+    }
+
     pub fn progress(&self, bytes: u64) {
         self.activity.touch();
         self.metrics.sent(bytes);

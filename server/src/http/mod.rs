@@ -32,8 +32,8 @@ use std::time::SystemTime;
 
 use http_body::Body as HttpBody;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-    USER_AGENT,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -118,15 +118,15 @@ impl App {
         };
         let status = response.status();
         let headers = response.headers_mut();
-        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match area {
             Area::Live => {
-                headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
                 headers.insert(
-                    "access-control-expose-headers",
+                    ACCESS_CONTROL_EXPOSE_HEADERS,
                     HeaderValue::from_static("Date, Age, Content-Length, Content-Range, ETag, Retry-After"),
                 );
-                headers.insert("timing-allow-origin", HeaderValue::from_static("*"));
+                headers.insert(TIMING_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             }
             Area::Whip => whip::allow_any_origin(headers),
             Area::Api | Area::Page | Area::Probe => {}
@@ -215,6 +215,8 @@ impl App {
         Some(hasher.finish())
     }
 }
+
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 #[derive(Clone, Copy, Debug)]
 struct PeerAddress(IpAddr);

@@ -62,8 +62,17 @@ impl Rendered {
 #[derive(Debug, Default)]
 pub struct Playlists {
     slots: Mutex<Slots>,
+    /// Multivariant playlists: one for each channel, bounded as their number is.
+    multivariant: Mutex<HashMap<ChannelName, Multivariant>>,
     metrics: Arc<Metrics>,
     warned: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Multivariant {
+    /// What it was rendered from; weak for the same reasons as in a [`Slot`].
+    snapshots: Vec<Weak<Snapshot>>,
+    rendered: Option<(Arc<Rendered>, u32)>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +104,28 @@ struct Checked {
 impl Playlists {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..Self::default() }
+    }
+
+    /// The multivariant playlist of these snapshots and its target duration; `render` is asked when any of them is new.
+    pub fn multivariant(
+        &self,
+        channel: &ChannelName,
+        snapshots: &[Arc<Snapshot>],
+        render: impl FnOnce() -> Option<(Bytes, u32)>,
+    ) -> Option<(Arc<Rendered>, u32)> {
+        let mut all = self.multivariant.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(channel) {
+            let same = |(a, b): (&Weak<Snapshot>, &Arc<Snapshot>)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(b));
+            if known.snapshots.len() == snapshots.len() && known.snapshots.iter().zip(snapshots).all(same) {
+                return known.rendered.clone();
+            }
+        } else if all.len() >= ENTRIES {
+            all.clear();
+        }
+        let rendered = render().map(|(text, target)| (Arc::new(Rendered::new(text)), target));
+        let snapshots = snapshots.iter().map(Arc::downgrade).collect();
+        all.insert(channel.clone(), Multivariant { snapshots, rendered: rendered.clone() });
+        rendered
     }
 
     pub fn render(

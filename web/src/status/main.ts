@@ -1,14 +1,15 @@
-// The status page: every channel, problems first, polled while someone looks.
+// The status page: the devices and every channel, problems first, polled while someone looks.
 
 import '../ui/style.css';
 import './status.css';
-import { listChannels, Problem, type Channel } from '../api';
+import { listChannels, listDevices, Problem, type Channel } from '../api';
 import { arrange, byId, h, icon, replaceChildren, setText } from '../ui/dom';
 import { formatBitrate, formatCount, formatDuration } from '../ui/format';
 import { copyButton, pageHeader } from '../ui/header';
 import { startTheme } from '../ui/theme';
 import { addChannelDialog } from './add';
 import { Card } from './card';
+import { Devices } from './devices';
 import { byUrgency, overview } from './model';
 import { Previews } from './previews';
 
@@ -25,6 +26,7 @@ startTheme();
 
 const previews = new Previews();
 const cards = new Map<string, Card>();
+const devices = new Devices(() => void poll());
 let channels: Channel[] = [];
 let clockOffset = 0;
 let lastAnswer: number | null = null;
@@ -90,6 +92,7 @@ byId('app').append(
     banner,
     overviewBar,
     problems,
+    devices.element,
     empty,
     grid,
   ),
@@ -118,6 +121,7 @@ async function poll(): Promise<void> {
     lastAnswer = Date.now();
     failure = null;
     show();
+    await pollDevices(abort.signal);
   } catch (error) {
     if (abort.signal.aborted && abort.signal.reason !== 'timeout') return;
     if (error instanceof Problem && error.status === 401) tokenDeclined = true;
@@ -127,6 +131,16 @@ async function poll(): Promise<void> {
   }
   showBanner();
   if (!document.hidden && polling === abort) timer = window.setTimeout(() => void poll(), POLL_MS);
+}
+
+/** After the channels, so that the token which these needed is there. What fails here leaves the channels as they are. */
+async function pollDevices(signal: AbortSignal): Promise<void> {
+  try {
+    devices.update(await listDevices(signal));
+  } catch (error) {
+    if (signal.aborted && signal.reason !== 'timeout') throw error;
+    devices.fail(error instanceof Problem ? error.message : 'There was no answer.');
+  }
 }
 
 function show(): void {

@@ -6,6 +6,8 @@ import {
   formatDuration,
   formatFrameRate,
   formatLatency,
+  formatMebibytes,
+  formatMemoryOf,
   formatPercent,
 } from './format';
 
@@ -22,6 +24,18 @@ describe('numbers as people read them', () => {
       '1.50 Gb/s',
     ]);
     expect([Number.NaN, -1, Infinity].map(formatBitrate)).toEqual(['–', '–', '–']);
+    expect([0, 700, 1023, 1024, 12_000, 144_000, -1].map(formatMebibytes)).toEqual([
+      '0 MiB',
+      '700 MiB',
+      '1023 MiB',
+      '1.0 GiB',
+      '11.7 GiB',
+      '141 GiB',
+      '–',
+    ]);
+    expect(formatMemoryOf(840, 12_000)).toBe('0.8 of 11.7 GiB');
+    expect([0, 500].map((part) => formatMemoryOf(part, 144_000))).toEqual(['0 of 141 GiB', '0.5 of 141 GiB']);
+    expect(formatMemoryOf(12, 512)).toBe('12 of 512 MiB');
     expect([12, 1200, 2_500_000].map(formatBytes)).toEqual(['12 B', '1 kB', '2.5 MB']);
   });
 

@@ -23,6 +23,20 @@ export function formatBytes(bytes: number): string {
   return `${bytes.toFixed(0)} B`;
 }
 
+/** `700 MiB`, `11.7 GiB`: memory of a device. */
+export function formatMebibytes(mebibytes: number): string {
+  if (!Number.isFinite(mebibytes) || mebibytes < 0) return '–';
+  if (mebibytes < 1024) return `${Math.round(mebibytes)} MiB`;
+  const gibibytes = mebibytes / 1024;
+  return `${gibibytes.toFixed(gibibytes < 100 ? 1 : 0)} GiB`;
+}
+
+/** `0.8 of 11.7 GiB`: both in the unit of the whole. */
+export function formatMemoryOf(part: number, whole: number): string {
+  if (whole < 1024) return `${Math.round(part)} of ${formatMebibytes(whole)}`;
+  return `${part > 0 ? (part / 1024).toFixed(1) : 0} of ${formatMebibytes(whole)}`;
+}
+
 /** The two largest units: `14 s`, `3 min 20 s`, `2 h 3 min`, `5 d 4 h`. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–';

@@ -35,7 +35,7 @@ async function ask(kind: TokenKind, refused: boolean): Promise<string | null> {
     autocomplete: 'off',
     spellcheck: false,
   });
-  const what = kind === 'admin' ? 'Managing channels' : 'Publishing';
+  const what = kind === 'admin' ? 'Managing channels and devices' : 'Publishing';
   const agreed = await openDialog({
     title: kind === 'admin' ? 'Admin token needed' : 'Publish token needed',
     body: [

@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Requests a second beside nginx that serves the same bytes from memory: one worker each on core 0, the same client on core 1,
+# in turn. Writes docs/bench/nginx.md. ROUNDS=1 SECONDS_EACH=2 OUT=/tmp/nginx.md for a quick look.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=${ROUNDS:-3}
+seconds=${SECONDS_EACH:-5}
+out=${OUT:-docs/bench/nginx.md}
+server=${FISHLADDER_BIN:-target/release/fishladder}
+
+fail() {
+  echo "bench-nginx: $*" >&2
+  exit 1
+}
+for program in ffmpeg jq curl nginx wrk h2load openssl taskset; do command -v "$program" >/dev/null || fail "$program is missing"; done
+[ -x "$server" ] || fail "$server is missing: make build"
+[ "$(nproc)" -ge 2 ] || fail "two cores are needed"
+
+folder=$(mktemp -d /dev/shm/fishladder-bench.XXXXXX)
+# nginx drops its rights.
+chmod 755 "$folder"
+pids=()
+cleanup() {
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  rm -rf "$folder"
+}
+trap cleanup EXIT
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+wait_for() { # seconds, what, command...
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || fail "waited in vain for $what: $(tail -n 5 "$folder"/*.log)"
+    sleep 0.2
+  done
+}
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$folder/key.pem" -out "$folder/cert.pem" 2>/dev/null
+
+# 4 Mbit/s, so that a part of 200 ms is about 100 KB and a segment of 2 s about 1 MB.
+publish() { # writes the channel's PUT to channel.json
+  local video=$((24000 + RANDOM % 4000 * 2)) audio
+  audio=$((video + 8))
+  rm -f "$folder/sdp"
+  ffmpeg -nostdin -v error -re -f lavfi -i "testsrc2=size=640x360:rate=30,noise=alls=60:allf=t" -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
+    -map 0:v -c:v libx264 -pix_fmt yuv420p -preset ultrafast -threads 1 -b:v 4200k -minrate 4200k -maxrate 4200k -bufsize 1000k -nal-hrd cbr \
+    -g 60 -keyint_min 60 -sc_threshold 0 -f rtp "rtp://127.0.0.1:$video" \
+    -map 1:a -ac 2 -ar 48000 -c:a aac -b:a 96k -f rtp "rtp://127.0.0.1:$audio" -sdp_file "$folder/sdp" 2>"$folder/ffmpeg.log" &
+  publisher=$!
+  pids+=("$publisher")
+  wait_for 20 "ffmpeg's SDP" grep -qi 'a=rtpmap.*mpeg4-generic' "$folder/sdp"
+  jq -Rs '{source: {rtp: {sdp: .}}, ladder: "passthrough"}' "$folder/sdp" >"$folder/channel.json"
+}
+serve() { # name, further arguments: starts a server on core 0 whose channel has a whole window
+  local name=$1 port
+  shift
+  port=$(free_port)
+  taskset -c 0 "$server" serve --set "http.listen=127.0.0.1:$port" --set "whip.udp_listen=127.0.0.1:$(free_port)" "$@" >/dev/null 2>"$folder/$name.log" &
+  pids+=("$!")
+  echo "$port" >"$folder/$name.port"
+}
+
+publish
+serve clear
+clear=$(cat "$folder/clear.port")
+wait_for 20 "the server" curl -fs "http://127.0.0.1:$clear/readyz"
+curl -fsS -X PUT -H 'content-type: application/json' --data-binary @"$folder/channel.json" "http://127.0.0.1:$clear/api/v1/channels/bench" >/dev/null
+wait_for 30 "the channel" curl -fs "http://127.0.0.1:$clear/live/bench/index.m3u8"
+sleep 12
+kill "$publisher"
+sleep 1
+
+# The publisher is gone: what is listed stays, and nothing runs but the server.
+plain=http://127.0.0.1:$clear
+media=$plain/live/bench/src
+curl -fsS "$media/index.m3u8" >"$folder/list"
+pick() { # wanted bytes, URIs: the one whose size is nearest
+  local wanted=$1 best='' off=999999999 size difference
+  shift
+  for uri in "$@"; do
+    size=$(curl -fsS "$media/$uri" | wc -c)
+    difference=$((size > wanted ? size - wanted : wanted - size))
+    if [ "$difference" -lt "$off" ]; then best=$uri off=$difference; fi
+  done
+  echo "$best"
+}
+mapfile -t parts < <(grep -o 'EXT-X-PART:[^ ]*URI="[^"]*"' "$folder/list" | grep -v GAP | sed 's/.*URI="//; s/"//' | tail -20)
+mapfile -t segments < <(grep '^[0-9]*\.m4s' "$folder/list" | tail -6)
+part=$(pick 100000 "${parts[@]}")
+segment=$(pick 1000000 "${segments[@]}")
+objects=("live/bench/index.m3u8" "live/bench/src/$part" "live/bench/src/$segment")
+names=("1 KB playlist" "100 KB part" "1 MB segment")
+clear_goals=(1.2 1.8 1.15)
+mkdir -p "$folder/www/live/bench/src"
+for object in "${objects[@]}"; do curl -fsS "$plain/$object" >"$folder/www/$object"; done
+
+# The same server over TLS: it must have the same media, so it gets the same stream.
+publish
+serve tls --set "http.tls.certificate=$folder/cert.pem" --set "http.tls.key=$folder/key.pem"
+tls=$(cat "$folder/tls.port")
+wait_for 20 "the server" curl -fsk "https://127.0.0.1:$tls/readyz"
+curl -fsSk -X PUT -H 'content-type: application/json' --data-binary @"$folder/channel.json" "https://127.0.0.1:$tls/api/v1/channels/bench" >/dev/null
+wait_for 30 "the channel" curl -fsk "https://127.0.0.1:$tls/live/bench/index.m3u8"
+sleep 12
+kill "$publisher"
+sleep 1
+media=https://127.0.0.1:$tls/live/bench/src
+curl() { command curl -k "$@"; }
+curl -fsS "$media/index.m3u8" >"$folder/list"
+mapfile -t parts < <(grep -o 'EXT-X-PART:[^ ]*URI="[^"]*"' "$folder/list" | grep -v GAP | sed 's/.*URI="//; s/"//' | tail -20)
+mapfile -t segments < <(grep '^[0-9]*\.m4s' "$folder/list" | tail -6)
+tls_objects=("live/bench/index.m3u8" "live/bench/src/$(pick 100000 "${parts[@]}")" "live/bench/src/$(pick 1000000 "${segments[@]}")")
+for object in "${tls_objects[@]}"; do curl -fsS "https://127.0.0.1:$tls/$object" >"$folder/www/$object"; done
+
+nginx_clear=$(free_port)
+nginx_tls=$(free_port)
+cat >"$folder/nginx.conf" <<CONF
+worker_processes 1;
+worker_cpu_affinity 01;
+daemon off;
+pid $folder/nginx.pid;
+error_log $folder/nginx.log;
+events { worker_connections 4096; }
+http {
+  types { application/vnd.apple.mpegurl m3u8; video/mp4 m4s; }
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  tcp_nodelay on;
+  keepalive_requests 1000000000;
+  open_file_cache max=1000 inactive=60s;
+  client_body_temp_path $folder/body;
+  proxy_temp_path $folder/proxy;
+  fastcgi_temp_path $folder/fastcgi;
+  uwsgi_temp_path $folder/uwsgi;
+  scgi_temp_path $folder/scgi;
+  server { listen 127.0.0.1:$nginx_clear; root $folder/www; }
+  server {
+    listen 127.0.0.1:$nginx_tls ssl http2;
+    http2_max_requests 1000000000;
+    ssl_certificate $folder/cert.pem;
+    ssl_certificate_key $folder/key.pem;
+    ssl_protocols TLSv1.3;
+    root $folder/www;
+  }
+}
+CONF
+nginx -p "$folder" -c "$folder/nginx.conf" 2>>"$folder/nginx.log" &
+pids+=("$!")
+wait_for 10 "nginx" curl -fs "http://127.0.0.1:$nginx_clear/${objects[0]}"
+
+h1() { taskset -c 1 wrk -t1 -c64 -d"${seconds}s" "$1" | awk '/Requests\/sec/ { print $2 } /Socket errors|Non-2xx/ { print "ERROR" $0 > "/dev/stderr" }'; }
+h2() { taskset -c 1 h2load -t1 -c64 -m1 -D "$seconds" "$1" 2>/dev/null | awk '/^finished in/ { print $4 }'; }
+median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
+
+report=$folder/report
+compare() { # how, name, goal, our URL, nginx's URL
+  local ours=() theirs=() ratios=() mine other
+  for _ in $(seq "$rounds"); do
+    mine=$("$1" "$4")
+    other=$("$1" "$5")
+    ours+=("$mine") theirs+=("$other")
+    ratios+=("$(awk -v a="$mine" -v b="$other" 'BEGIN { printf "%.3f", a / b }')")
+  done
+  local size
+  size=$(curl -fsSk "$4" | wc -c)
+  awk -v name="$2" -v size="$size" -v mine="$(printf '%s\n' "${ours[@]}" | median)" -v other="$(printf '%s\n' "${theirs[@]}" | median)" \
+    -v ratio="$(printf '%s\n' "${ratios[@]}" | median)" -v goal="$3" \
+    'BEGIN { printf "| %s | %d | %d | %d | %.2f | %s | %s |\n", name, size, mine, other, ratio, goal, (ratio + 0 >= goal + 0 ? "yes" : "no") }' | tee -a "$report"
+}
+{
+  echo "# Beside nginx"
+  echo "Requests a second of Fishladder and of nginx $(nginx -v 2>&1 | sed 's/.*nginx.//') that serves the same bytes from tmpfs (sendfile, open_file_cache, no log):"
+  echo "one worker each on core 0, one client with 64 kept-alive connections on core 1 (wrk for HTTP/1.1, h2load for HTTP/2), in"
+  echo "turn, the median of $rounds rounds of $seconds s."
+  echo
+  echo "Command: \`scripts/bench-nginx.sh\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2), $(date -u +%F)."
+  echo
+  echo "| object | bytes | Fishladder | nginx | ratio | goal | held |"
+  echo "|---|---|---|---|---|---|---|"
+} >"$report"
+for n in 0 1 2; do
+  compare h1 "${names[n]}, HTTP/1.1" "${clear_goals[n]}" "$plain/${objects[n]}" "http://127.0.0.1:$nginx_clear/${objects[n]}"
+done
+for n in 0 1 2; do
+  compare h1 "${names[n]}, HTTP/1.1 over TLS" 1.0 "https://127.0.0.1:$tls/${tls_objects[n]}" "https://127.0.0.1:$nginx_tls/${tls_objects[n]}"
+  compare h2 "${names[n]}, HTTP/2 over TLS" 1.0 "https://127.0.0.1:$tls/${tls_objects[n]}" "https://127.0.0.1:$nginx_tls/${tls_objects[n]}"
+done
+mkdir -p "$(dirname "$out")"
+cp "$report" "$out"
+echo "written to $out"
