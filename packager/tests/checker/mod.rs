@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod media_bytes;
+mod read_back;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -55,6 +56,7 @@ pub struct Watch {
     pub rendition: Rendition,
     shown: Option<Arc<Snapshot>>,
     pub last: Option<Playlist>,
+    last_text: Option<String>,
     /// Every part URI that was ever listed, with its bytes: content at a URI never changes.
     seen: HashMap<String, Bytes>,
     pub media: Timeline,
@@ -74,6 +76,7 @@ impl Watch {
             rendition,
             shown: None,
             last: None,
+            last_text: None,
             seen: HashMap::new(),
             media: Timeline::new(timescale),
             discontinuities: BTreeMap::new(),
@@ -96,9 +99,11 @@ impl Watch {
         }
         check_reload(&snapshot, &playlist);
         check_delta(&snapshot, &playlist, &text);
+        read_back::finds_no_fault(self.last_text.as_deref(), &text, &snapshot.playlist(true, &[]));
         self.media.follow(&snapshot, &playlist, &text);
         self.discontinuities.extend(playlist.segments.iter().map(|s| (s.msn, s.discontinuity)));
         self.last = Some(playlist);
+        self.last_text = Some(text);
         self.shown = Some(snapshot);
     }
 

@@ -207,13 +207,11 @@ fn held_against(before: Option<&[u8]>, text: &[u8]) -> Option<Findings> {
     let before = before.and_then(|text| Playlist::read(text, &mut Findings::default()));
     // A channel that was taken away and made anew begins far ahead and has nothing to do with the one before.
     let before = before.filter(|before| before.edge().0 >= now.media_sequence && !before.ended);
-    let edge = before.as_ref().map(Playlist::edge);
-    if let Some((msn, _)) = edge.filter(|edge| now.edge() < *edge)
-        && msn <= now.edge().0 + 1
-    {
+    let state = |p: &Playlist<'_>| (p.edge(), p.media_sequence);
+    if before.as_ref().is_some_and(|b| state(&now) < state(b) && b.edge().0 <= now.edge().0 + 1) {
         return None;
     }
-    check_one(&now, edge, &mut findings);
+    check_one(&now, before.as_ref().map(Playlist::edge), &mut findings);
     if let Some(before) = &before {
         check_update(before, &now, &mut findings);
     }
@@ -274,7 +272,9 @@ mod tests {
         assert_eq!(faults(&(BEFORE.to_owned() + "#EXTINF:2,\n11.ts\n")), Some(vec![]));
         assert_eq!(faults(&BEFORE.replace("8.ts", "x.ts")), Some(vec!["A6".to_owned()]));
         assert_eq!(faults(&BEFORE.replace("N:2", "N:3")), Some(vec!["A3".to_owned()]));
-        // Rendered by one who was woken earlier.
+        // Rendered by one who was woken earlier: before the last segment came, or before the first one went.
+        let earlier = "QUENCE:6\n#EXTINF:2,\n6.ts\n";
+        assert_eq!(faults(&BEFORE.replace("QUENCE:7\n", earlier)), None);
         assert_eq!(faults(&BEFORE.replace("#EXTINF:2,\n10.ts\n", "")), None);
         // Too far back for that.
         assert_eq!(faults(&BEFORE.replace("QUENCE:7", "QUENCE:2")), Some(vec!["A5".to_owned()]));
