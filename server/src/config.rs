@@ -2,6 +2,7 @@
 //!
 //! `configs/fishladder.toml` documents every key; a test proves that it says what the defaults here say.
 
+pub mod calibration;
 pub mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use placement::device::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use calibration::CalibrationFile;
 pub use read::Fault;
 use read::{Section, bit_rate, duration, flag, integer, parsed, text};
 
@@ -147,6 +149,8 @@ pub struct Engine {
 pub struct Devices {
     pub gpus: Gpus,
     pub policy: placement::Policy,
+    /// What `density` measured, in place of the catalogue's figures.
+    pub calibration: Option<CalibrationFile>,
     /// By name.
     pub simulated: BTreeMap<String, SimulatedDevice>,
 }
@@ -245,7 +249,12 @@ impl Default for Config {
             auth: Auth { publish_token: None, admin_token: None },
             viewers: Viewers { key: None, previous_key: None },
             engine: Engine { stall_timeout: Duration::from_secs(1) },
-            devices: Devices { gpus: Gpus::Auto, policy: placement::Policy::Consolidate, simulated: BTreeMap::new() },
+            devices: Devices {
+                gpus: Gpus::Auto,
+                policy: placement::Policy::Consolidate,
+                calibration: None,
+                simulated: BTreeMap::new(),
+            },
             log: Log { level: "info".to_owned(), json: false },
         }
     }
@@ -544,6 +553,8 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         "off" => Ok(Gpus::Off),
         _ => Err("must be \"auto\", \"on\" or \"off\"".to_owned()),
     });
+    let calibration = s.optional("calibration", path);
+    let calibration = calibration.map(|file| CalibrationFile::load(&file, "devices.calibration", s.faults()));
     let mut simulated = BTreeMap::new();
     for (name, value) in s.entries("simulated") {
         let path = format!("devices.simulated.{}", name.escape_debug());
@@ -556,7 +567,7 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         s.fault("simulated", format!("must not be more than {}", placement::device::MAX_KINDS));
     }
     s.finish();
-    let devices = Devices { gpus, policy, simulated };
+    let devices = Devices { gpus, policy, calibration, simulated };
 
     let mut s = root.section("log");
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };

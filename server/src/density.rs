@@ -3,7 +3,7 @@
 //! Plays a moving source in real time into one engine per session, as the server would, and adds sessions until one of
 //! them no longer keeps up.
 
-mod calibration;
+pub mod calibration;
 mod meter;
 mod ramp;
 mod report;

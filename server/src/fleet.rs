@@ -157,7 +157,16 @@ impl Fleet {
         };
         // Its consumer cards share one cap.
         fleet.hosts.push(Host { consumer_sessions: Some(catalogue::GEFORCE_SESSIONS) });
-        for gpu in gpus::find(devices.gpus, program) {
+        let calibration = devices.calibration.as_ref();
+        let mut calibrated = Vec::new();
+        let mut calibrate = |device: &str, kind: &mut placement::DeviceKind| {
+            if calibration.is_some_and(|file| file.apply(device, kind)) {
+                tracing::info!(device, "its capacity is as measured");
+                calibrated.push(device.to_owned());
+            }
+        };
+        for mut gpu in gpus::find(devices.gpus, program) {
+            calibrate(&gpu.device.id, &mut gpu.kind);
             add(&gpu.id, &gpu.kind.name, Some(gpu.device), None);
             fleet.devices.push(Device {
                 kind: u16::try_from(fleet.kinds.len()).unwrap_or(u16::MAX),
@@ -167,8 +176,17 @@ impl Fleet {
             fleet.kinds.push(gpu.kind);
         }
         for (name, simulated) in &devices.simulated {
-            fleet.add(simulated.kind(name), 1, 1, simulated.sessions);
+            let mut kind = simulated.kind(name);
+            calibrate(name, &mut kind);
+            fleet.add(kind, 1, 1, simulated.sessions);
             add(name, "simulated", None, simulated.fails_after);
+        }
+        if let Some(file) = calibration {
+            for device in file.devices().into_iter().filter(|d| !calibrated.iter().any(|c| c == d)) {
+                let why =
+                    if device == "cpu" { "ladders on the CPU are not counted" } else { "no such device is used here" };
+                tracing::warn!(file = %file.path.display(), device, "calibration not used: {why}");
+            }
         }
         let settings = placement::Settings { policy: devices.policy, ..placement::Settings::default() };
         // The configuration has checked what a placer checks.

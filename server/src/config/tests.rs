@@ -36,6 +36,9 @@ fn the_manual_says_what_the_defaults_are() {
         let here = keys.path().join(name).display().to_string();
         all = all.replace(&format!("\"/etc/fishladder/{name}\""), &format!("{here:?}"));
     }
+    let calibration = keys.path().join("calibration.toml");
+    std::fs::write(&calibration, "").unwrap();
+    all = all.replace("\"/etc/fishladder/calibration.toml\"", &format!("{:?}", calibration.display().to_string()));
     let faults = Config::parse(&all, &[], |v| v.starts_with("FISH").then(|| "0123456789abcdef".to_owned()));
     let config = faults.unwrap();
     assert!(config.http.tls.is_some() && config.auth.admin_token.is_some() && config.channels.len() == 3);
@@ -67,6 +70,7 @@ fn the_manual_says_what_the_defaults_are() {
         "key_file",
         "previous_key_file",
         "stall_timeout",
+        "calibration",
         "level",
         "json",
         "source",

@@ -16,7 +16,14 @@ fn device(encode: u64, sessions: Option<u32>) -> SimulatedDevice {
 
 fn fleet(devices: &[(&str, SimulatedDevice)]) -> Fleet {
     let simulated = devices.iter().map(|(name, device)| ((*name).to_owned(), device.clone())).collect();
-    let devices = Devices { gpus: crate::config::Gpus::Off, policy: placement::Policy::Consolidate, simulated };
+    fleet_of(Devices { simulated, ..only_simulated() })
+}
+
+fn only_simulated() -> Devices {
+    Devices { gpus: crate::config::Gpus::Off, ..crate::config::Config::default().devices }
+}
+
+fn fleet_of(devices: Devices) -> Fleet {
     Fleet::new(&devices, std::path::Path::new("/nonexistent"))
 }
 
@@ -154,4 +161,30 @@ async fn a_device_whose_worker_dies_again_and_again_is_put_into_quarantine() {
     assert!(fleet.status().decisions[0].text.contains("has lost its device"));
     assert!(fleet.restore("a") && fleet.restore("b"));
     assert!(fleet.status().devices.iter().all(|d| d.state == "ready" && d.reason.is_none()));
+}
+
+#[tokio::test]
+async fn what_density_saved_is_the_capacity_that_ladders_are_admitted_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calibration.toml");
+    let measured = crate::density::calibration::Calibration {
+        device: "a".into(),
+        codec: "h264",
+        preset: "veryfast".into(),
+        encode_mps: 70.0,
+        decode_mps: 150.0,
+        measured: "2026-11-21T10:00:00.000Z".into(),
+    };
+    crate::density::calibration::save(&file, &measured).unwrap();
+    let mut faults = Vec::new();
+    let calibration = crate::config::CalibrationFile::load(&file, "devices.calibration", &mut faults);
+    assert_eq!(faults, []);
+    let simulated = [("a".to_owned(), device(ONE_720P, None))].into();
+    let fleet = fleet_of(Devices { calibration: Some(calibration), simulated, ..only_simulated() });
+    // 70 megapixels a second at 90 % take two of them where the given 35 took one.
+    let wanted = ladder(&[720], Policy::GpuOnly);
+    for name in ["one", "two"] {
+        place(&fleet, name).admit(&wanted).unwrap();
+    }
+    assert_eq!(place(&fleet, "three").admit(&wanted).unwrap_err().kind, "encode-full");
 }
