@@ -47,6 +47,9 @@ pub(crate) struct Feed {
 struct Out {
     last: Option<MediaTime>,
     need_key: bool,
+    suspended: bool,
+    /// Suspended, or resumed and nothing let out since: `last` is old, and nothing is held up or kept for it.
+    apart: bool,
 }
 
 /// Where a new worker begins.
@@ -67,7 +70,7 @@ impl Feed {
             dropped: 0,
             last_dts: [None; 2],
             audio_origin: None,
-            video_out: vec![Out { last: None, need_key: true }; video_rungs],
+            video_out: vec![Out { need_key: true, ..Out::default() }; video_rungs],
             audio_out: audio.then(Out::default),
             progress: false,
             fruitless: 0,
@@ -132,12 +135,32 @@ impl Feed {
                 _ => return false,
             },
         };
-        if (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
+        if out.suspended || (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
             return false;
         }
-        *out = Out { last: Some(pts), need_key: false };
+        *out = Out { last: Some(pts), ..Out::default() };
         self.progress = true;
         true
+    }
+
+    /// Exactly the marked video rungs are suspended from here on: nothing of them is let out, and nothing waits for them. One
+    /// that is no longer marked begins with a key unit.
+    pub(crate) fn suspend(&mut self, rungs: &[bool]) {
+        for (out, suspended) in self.video_out.iter_mut().zip(rungs) {
+            out.need_key |= out.suspended && !suspended;
+            out.suspended = *suspended;
+            out.apart |= suspended;
+        }
+    }
+
+    /// The tracks of suspended rungs, as the worker is told.
+    pub(crate) fn suspended(&self) -> Vec<u8> {
+        (0u8..).zip(&self.video_out).filter(|(_, out)| out.suspended).map(|(track, _)| track).collect()
+    }
+
+    /// The present worker is being fed what piled up before it was there.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catching_up
     }
 
     /// The worker is gone: the next one gets the window again. After two in a row that let nothing out, what they were
@@ -191,7 +214,10 @@ impl Feed {
     }
 
     pub(crate) fn resume(&self) -> Resume {
-        Resume { audio_origin: self.audio_origin, delivered: self.video_out.iter().map(|o| o.last).collect() }
+        // A rung that stands apart begins where the others go on: its own last unit would have all of them encoded again.
+        let running = self.delivered_by_all();
+        let delivered = self.video_out.iter().map(|o| if o.apart { running } else { o.last }).collect();
+        Resume { audio_origin: self.audio_origin, delivered }
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -205,7 +231,7 @@ impl Feed {
     /// Forgets what a replay no longer needs: all video before the last key unit that every rung has passed, and audio
     /// that is well behind what was delivered.
     fn trim(&mut self) {
-        let everywhere = self.video_out.iter().map(|o| o.last).min().flatten();
+        let everywhere = self.delivered_by_all();
         let start = self
             .window
             .iter()
@@ -218,6 +244,11 @@ impl Feed {
             at += 1;
             at > start || (!is_video(input) && audio_from.is_none_or(|from| input.unit.pts >= from))
         });
+    }
+
+    /// How far all rungs are that do not stand apart.
+    fn delivered_by_all(&self) -> Option<MediaTime> {
+        self.video_out.iter().filter(|o| !o.apart).map(|o| o.last).min().flatten()
     }
 
     /// Too much unsent: drop to the last unsent key unit, or to the next one that comes.

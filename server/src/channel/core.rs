@@ -213,6 +213,7 @@ impl Core {
                     slot.publish();
                 }
             }
+            EngineEvent::Suspended(_) => {}
             EngineEvent::WorkerRestarted { reason, restarts } => {
                 tracing::warn!(%reason, restarts, "encoding worker restarted");
                 self.worker_restarts = self.worker_restarts.saturating_add(1);
