@@ -174,6 +174,17 @@ pub struct SimulatedDevice {
     /// Encoding sessions at a time, as drivers cap those of consumer cards.
     pub sessions: Option<u32>,
     pub fails_after: Option<Duration>,
+    pub throttles: Throttles,
+}
+/// When a simulated device says that it throttles, and how much. Its encoders are as fast as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttles {
+    /// Since its first session.
+    pub after: Option<Duration>,
+    /// None: for good.
+    pub lasts: Option<Duration>,
+    /// Per cent of its speed.
+    pub to: u16,
 }
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -185,6 +196,20 @@ impl Ladder {
     /// The built-in ladder of that name: nothing encoded but audio that players could not play.
     pub fn passthrough() -> Self {
         Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000, policy: LadderPolicy::default() }
+    }
+}
+
+impl Throttles {
+    /// Per cent of its speed, so long after its first session; None: it does not throttle.
+    pub fn at(&self, running: Duration) -> Option<u16> {
+        let since = running.checked_sub(self.after?)?;
+        self.lasts.is_none_or(|lasts| since < lasts).then_some(self.to)
+    }
+}
+
+impl Default for Throttles {
+    fn default() -> Self {
+        Self { after: None, lasts: None, to: 50 }
     }
 }
 
@@ -736,7 +761,7 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
     let mut table = Section::new(at, value, faults);
     let engines = |v: &Value| integer(1, MAX_ENGINES as u64)(v).map(|n| u8::try_from(n).unwrap_or(1));
     let speed = integer(1, 100_000);
-    let day = Duration::from_secs(86_400);
+    let time = duration(Duration::from_millis(1), Duration::from_secs(86_400));
     let device = SimulatedDevice {
         encode_engines: table.get("encode_engines", 1, engines),
         encode: table.get("encode", 500, &speed),
@@ -744,7 +769,14 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
         decode: table.get("decode", 1000, &speed),
         vram_mib: table.get("vram_mib", 16_384, |v| integer(1, 1 << 24)(v).map(|n| u32::try_from(n).unwrap_or(0))),
         sessions: table.optional("sessions", |v| integer(1, 10_000)(v).map(|n| u32::try_from(n).unwrap_or(0))),
-        fails_after: table.optional("fails_after", duration(Duration::from_millis(1), day)),
+        fails_after: table.optional("fails_after", &time),
+        throttles: Throttles {
+            after: table.optional("throttles_after", &time),
+            lasts: table.optional("throttles_for", &time),
+            to: table.get("throttles_to", Throttles::default().to, |v| {
+                integer(10, 99)(v).map(|n| u16::try_from(n).unwrap_or(99))
+            }),
+        },
     };
     table.finish();
     device

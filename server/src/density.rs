@@ -30,6 +30,7 @@ use self::ramp::{Ramp, Step};
 use self::report::{Rendition, Report, Source, counted};
 use self::sessions::{Session, Show};
 use self::usage::CpuTimes;
+pub use self::usage::cpu_of;
 use crate::config::{Config, Fault, Ladder, PASSTHROUGH};
 
 /// For all sessions of a step to bring their first pictures: workers start, and GStreamer may look for its plug-ins.

@@ -97,6 +97,11 @@ impl DeviceHost {
         }
     }
 
+    /// When its first worker was started. None: it has had none yet.
+    pub fn first_start(&self) -> Option<Instant> {
+        self.inner.first_start.get().copied()
+    }
+
     /// A new session's socket, its other end in the device's worker, and the worker's process id.
     pub(crate) async fn connect(&self) -> std::io::Result<(UnixStream, u32)> {
         let mut running = self.inner.running.lock().await;
@@ -127,8 +132,8 @@ impl DeviceHost {
     async fn start(&self) -> std::io::Result<Running> {
         let options = &self.inner.options;
         let mut arguments = vec!["worker".to_owned(), "--device".to_owned()];
+        let since = self.inner.first_start.get_or_init(Instant::now).elapsed();
         if let Some(after) = options.fails_after {
-            let since = self.inner.first_start.get_or_init(Instant::now).elapsed();
             arguments.push(format!("--fails-after-ms={}", after.saturating_sub(since).as_millis()));
         }
         let (mut child, control) = spawn(&options.program, &arguments, options.device.as_ref()).await?;

@@ -71,6 +71,10 @@ fn the_manual_says_what_the_defaults_are() {
         "previous_key_file",
         "stall_timeout",
         "calibration",
+        "fails_after",
+        "throttles_after",
+        "throttles_for",
+        "throttles_to",
         "level",
         "json",
         "source",
@@ -122,6 +126,19 @@ fn all_faults_come_together_with_their_paths() {
         assert!(faults.iter().any(|f| f == path), "{path} missing in {faults:?}");
     }
     assert_eq!(faults.len(), 13, "{faults:?}");
+}
+
+#[test]
+fn a_simulated_device_throttles_for_the_time_it_is_told() {
+    let c =
+        parse("[devices.simulated.a]\nthrottles_after = \"10s\"\nthrottles_for = \"5s\"\nthrottles_to = 30").unwrap();
+    let throttles = c.devices.simulated["a"].throttles;
+    let at = |seconds| throttles.at(Duration::from_secs(seconds));
+    assert_eq!([9, 10, 14, 15].map(at), [None, Some(30), Some(30), None]);
+    let for_good = Throttles { lasts: None, ..throttles };
+    assert_eq!(for_good.at(Duration::from_secs(99_999)), Some(30));
+    assert_eq!(Throttles::default().at(Duration::from_secs(99_999)), None);
+    assert_eq!(paths(parse("devices.simulated.a.throttles_to = 100")), ["devices.simulated.a.throttles_to"]);
 }
 
 #[test]
