@@ -205,7 +205,6 @@ impl Rendition {
         if self.ended || self.supply == Supply::Suspended {
             return;
         }
-        self.place_held(None);
         self.supply = Supply::Suspended;
         while !self.cuts.is_empty() {
             self.begin_gap(None);
@@ -236,6 +235,13 @@ impl Rendition {
         let timescale = config.timescale();
         // A cut that waits for its key frame ends the gap.
         let to = self.cuts.front().map_or(at, |cut| at.min(cut.at)) - self.lag;
+        if let Some(held) = &self.held {
+            // A cut that comes soon tells how long the last picture is shown: its segment must not begin late.
+            if to - held.dts <= self.rule.target {
+                return;
+            }
+            self.place_held(None);
+        }
         let whole = self.rule.aim.ticks(timescale).max(1);
         if let Some(cursor) = self.cursor {
             let parts = (to.ticks(timescale) - cursor).max(0) / whole;
@@ -248,6 +254,12 @@ impl Rendition {
         self.place_held(None);
         while !self.cuts.is_empty() {
             self.skip_cut(None);
+        }
+        if self.is_away()
+            && let Some(config) = &self.config
+        {
+            let timescale = config.timescale();
+            self.fill_empty(self.rule.aim.ticks(timescale), timescale);
         }
         self.close_segment();
         self.flushed = true;
@@ -450,6 +462,14 @@ impl Rendition {
         }
     }
 
+    /// A segment has one part at least.
+    fn fill_empty(&mut self, ticks: i64, timescale: u32) {
+        let empty = self.samples.is_empty() && self.open.as_ref().is_some_and(|open| open.parts.is_empty());
+        if let Some(cursor) = self.cursor.filter(|_| empty) {
+            self.fill_gap(cursor + ticks, timescale);
+        }
+    }
+
     /// Begins the cut's segment with `unit`.
     fn begin_segment(&mut self, cut: Cut, unit: &AccessUnit) {
         let timescale = unit.config.timescale();
@@ -500,6 +520,7 @@ impl Rendition {
     /// Begins the next cut's segment without a unit, and gives the tick where it begins.
     fn begin_gap(&mut self, unit: Option<&AccessUnit>) -> Option<(Cut, i64)> {
         let cut = self.cuts.pop_front()?;
+        self.place_held(Some(cut.at - self.lag));
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
         let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else {
             self.window.discontinuity_sequence += u64::from(cut.discontinuity);
@@ -543,6 +564,7 @@ impl Rendition {
     fn close_segment(&mut self) {
         let timescale = self.config.as_ref().map_or(VIDEO_TIMESCALE, |c| c.timescale());
         self.close_part(timescale);
+        self.fill_empty(1, timescale);
         let Some(open) = self.open.take() else { return };
         let gap = open.parts.iter().all(|p| p.bytes.is_none());
         if timescale == VIDEO_TIMESCALE && open.parts.iter().all(|p| p.bytes.is_some()) {

@@ -272,14 +272,19 @@ impl Rung {
         }
     }
 
-    fn complete(&mut self, finish: fn(&mut Rendition)) {
-        // The next session's engine makes all rungs.
-        self.watch.rendition.resume();
-        self.closed = false;
+    /// What is held comes out.
+    fn drain(&mut self) {
         for unit in std::mem::take(&mut self.inside) {
             self.watch.rendition.push(unit);
             self.watch.check();
         }
+    }
+
+    fn complete(&mut self, finish: fn(&mut Rendition)) {
+        // The next session's engine makes all rungs.
+        self.watch.rendition.resume();
+        self.closed = false;
+        self.drain();
         finish(&mut self.watch.rendition);
         self.watch.check();
     }
@@ -353,6 +358,10 @@ impl Channel {
         let dts = MediaTime::from_ticks(picture.dts, 90_000) + self.offset;
         self.hear(picture);
         self.lead = self.lead.max(pts);
+        if let Some(rung) = self.rung.as_mut().filter(|_| self.source.stall.is_some_and(|(at, _)| at == picture.n)) {
+            // An encoder holds pictures for some time, not until others come.
+            rung.drain();
+        }
         let mut cuts = 0;
         while let Some(cut) = self.segmenter.on_unit(pts, picture.key) {
             self.cut(cut);
@@ -523,8 +532,8 @@ fn check_rung(source: &Source, video: &Watch, rung: &Rung) {
     let before = from.saturating_sub(source.rung_late).min(source.frames);
     assert!(came.iter().copied().take(before).eq(0..before), "{came:?} {source:?}");
     let behind: Vec<usize> = came.iter().copied().filter(|number| *number >= from).collect();
-    // Its encoder may begin at a key frame before the cut, and at the cut after one that has passed in it.
-    let back = rung.at_cuts.iter().find(|number| **number >= from + n);
+    // Its encoder may begin at a key frame before the cut. At the picture with which it comes back the cut has been made already.
+    let back = rung.at_cuts.iter().find(|number| **number > from + n);
     match (behind.first(), back) {
         (Some(first), Some(back)) => {
             assert_eq!(first, back, "{source:?}");
