@@ -52,6 +52,8 @@ pub struct LadderStatus {
     pub rungs: Vec<String>,
     /// Those of them that are not encoded for now, because the device had promised more than it had.
     pub suspended: Vec<String>,
+    /// How far its encoding lags: the 95th percentile of the last seconds.
+    pub encode_lag_ms: Option<u64>,
     /// Shares of all engines of a sort together, in engines.
     pub encode: f64,
     pub decode: f64,
@@ -76,6 +78,7 @@ impl Fleet {
         let devices = known.map(|((((device, view), trouble), reading), counts)| {
             let ladders = seats.iter().filter(|seat| seat.device == view.device).filter_map(|seat| {
                 let session = state.sessions.get(&seat.session.0)?;
+                let lag = session.mover.as_ref().and_then(engine::Mover::lag);
                 let (codec, rate) = session.demand.decode;
                 let kind = state.placer.fleet().kinds.get(usize::from(view.kind))?;
                 let decode = rate.share(kind.decode.of(codec)).and_then(|share| Share::try_from(share).ok());
@@ -83,6 +86,7 @@ impl Fleet {
                     channel: session.channel.to_string(),
                     rungs: session.video.iter().map(|r| r.id.to_string()).collect(),
                     suspended: session.suspended.iter().map(ToString::to_string).collect(),
+                    encode_lag_ms: lag.and_then(|lag| u64::try_from(lag.as_millis()).ok()),
                     encode: seat.encoders.iter().map(|(_, share)| part(*share)).sum(),
                     decode: part(decode.unwrap_or(0)),
                     vram_mib: session.demand.vram,
@@ -142,6 +146,7 @@ impl DevicesStatus {
             channel: "cam".to_owned(),
             rungs: vec!["v720".to_owned(), "v360".to_owned()],
             suspended: vec!["v720".to_owned()],
+            encode_lag_ms: None,
             encode: 0.1,
             decode: 0.1,
             vram_mib: 100,
