@@ -30,6 +30,9 @@ const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 /// For the publisher of a channel that players watched before the server was started anew.
 const HOLD_FOR_PUBLISHER: Duration = Duration::from_secs(6);
 
+/// Header fields of an answer to a viewer, those of the listener and of hyper included.
+const FIELDS: usize = 12;
+
 /// Media never changes at its URI. The window and its retention end far sooner, so caches may keep it longer than we do.
 const IMMUTABLE: &str = "public, max-age=3600, immutable";
 
@@ -44,7 +47,7 @@ pub async fn multivariant(app: &App, name: &ChannelName, request: &Parts) -> Res
     });
     match rendered {
         None => not_yet(),
-        Some((rendered, target_duration)) => playlist_response(&rendered, plain_age(target_duration), request),
+        Some(rendered) => playlist_response(&rendered, false, request),
     }
 }
 
@@ -71,7 +74,7 @@ pub async fn object(
             match found {
                 Ok(bytes) => {
                     let etag = format!("\"{msn}.{part}-{:x}\"", bytes.len());
-                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                    media_response(&[bytes], etag, content_type(&set, view), request)
                 }
                 Err(response) => response,
             }
@@ -79,7 +82,7 @@ pub async fn object(
         Object::Segment(msn) => match held(app, view, |s| s.segment(msn)).await {
             Ok(parts) => {
                 let length: usize = parts.iter().map(Bytes::len).sum();
-                media_response(&parts, &format!("\"{msn}-{length:x}\""), content_type(&set, view), request)
+                media_response(&parts, format!("\"{msn}-{length:x}\""), content_type(&set, view), request)
             }
             Err(response) => response,
         },
@@ -88,7 +91,7 @@ pub async fn object(
             match found {
                 Some(bytes) => {
                     let etag = format!("\"init-{msn}-{:x}\"", bytes.len());
-                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                    media_response(&[bytes], etag, content_type(&set, view), request)
                 }
                 None => missing("there is no such init segment, or not any more"),
             }
@@ -134,18 +137,11 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, requ
         Ok(snapshot) => snapshot,
         Err(response) => return response,
     };
-    let timing = snapshot.timing();
     // Rendered for this answer: the other renditions went on while this request was held (A33).
     let set = channel.renditions.borrow().clone();
     let reports = reports(&set, &view.id);
     let rendered = app.playlists.render(&channel.name, &snapshot, directives.skip, reports);
-    let age = if directives.msn.is_some() {
-        // The answer for this (msn, part) stays right; A50 lets caches keep it for six target durations.
-        format!("public, max-age={}", timing.target_duration.saturating_mul(6))
-    } else {
-        plain_age(timing.target_duration)
-    };
-    playlist_response(&rendered, age, request)
+    playlist_response(&rendered, directives.msn.is_some(), request)
 }
 
 /// Who asks for an msn has seen a playlist: where there is none yet, the server was started anew a moment ago. Players take a
@@ -302,24 +298,18 @@ fn decimal(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn plain_age(target_duration: u32) -> String {
-    match target_duration / 2 {
-        0 => "no-cache".to_owned(),
-        age => format!("public, max-age={age}"),
-    }
-}
-
-fn playlist_response(rendered: &Rendered, age: String, request: &Parts) -> Response<Body> {
+/// `held`: for a blocking reload.
+fn playlist_response(rendered: &Rendered, held: bool, request: &Parts) -> Response<Body> {
     let gzip = accepts_gzip(&request.headers);
     let etag = rendered.etag(gzip);
-    let fresh = matches_etag(&request.headers, &etag);
-    let mut response = if fresh {
-        Response::new(Body::empty())
+    let fresh = matches_etag(&request.headers, &etag.text);
+    let mut response = roomy(if fresh {
+        Body::empty()
     } else if gzip {
-        Response::new(rendered.gzip().into())
+        rendered.gzip().into()
     } else {
-        Response::new(rendered.text().into())
-    };
+        rendered.text().into()
+    });
     if fresh {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -331,17 +321,24 @@ fn playlist_response(rendered: &Rendered, age: String, request: &Parts) -> Respo
         }
     }
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    insert(headers, ETAG, &etag);
-    insert(headers, CACHE_CONTROL, &age);
+    headers.insert(ETAG, etag.value.clone());
+    headers.insert(CACHE_CONTROL, rendered.age(held));
     response
 }
 
-fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str, request: &Parts) -> Response<Body> {
+/// An answer with room for all the fields that it gets, so that the map grows once.
+fn roomy(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().reserve(FIELDS);
+    response
+}
+
+fn media_response(chunks: &[Bytes], etag: String, content_type: &'static str, request: &Parts) -> Response<Body> {
     let total = chunks.iter().map(|c| c.len() as u64).sum();
     let headers = &request.headers;
     let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let mut response = if matches_etag(headers, etag) {
-        let mut response = Response::new(Body::empty());
+    let mut response = if matches_etag(headers, &etag) {
+        let mut response = roomy(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
@@ -349,9 +346,9 @@ fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str,
         let asked = text(RANGE).filter(|_| request.method == Method::GET);
         let asked = asked.filter(|_| text(IF_RANGE).is_none_or(|tag| tag == etag));
         match select(asked, total) {
-            Selected::Whole => Response::new(Body::slice(chunks, 0, total)),
+            Selected::Whole => roomy(Body::slice(chunks, 0, total)),
             Selected::Span { start, length } => {
-                let mut response = Response::new(Body::slice(chunks, start, length));
+                let mut response = roomy(Body::slice(chunks, start, length));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let range = format!("bytes {start}-{}/{total}", start + length - 1);
                 insert(response.headers_mut(), CONTENT_RANGE, &range);
@@ -373,7 +370,9 @@ fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str,
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
-    insert(headers, ETAG, etag);
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        headers.insert(ETAG, etag);
+    }
     response
 }
 

@@ -69,6 +69,8 @@ const RESETS_AHEAD: usize = 20;
 /// Streams that we reset because the client did wrong (MadeYouReset, CVE-2025-8671), over a connection's life. An honest
 /// client does at most a few: one that was asked too much when it had not seen our settings yet.
 const RESETS_PROVOKED: usize = 256;
+/// Longer than any connection lives.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// After a request to close, open connections have so long to finish their answers.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -354,6 +356,8 @@ fn flood_in(written: &[u8]) -> Option<&'static str> {
 #[derive(Debug)]
 struct Activity {
     start: Instant,
+    /// The same moment by `coarse`.
+    coarse_start: u64,
     /// Last request, answer or progress of a body.
     last: AtomicU64,
     /// Since when a request's head is coming in (HTTP/1, and before HTTP/2's first request).
@@ -373,6 +377,7 @@ impl Activity {
     fn new() -> Self {
         Self {
             start: Instant::now(),
+            coarse_start: coarse(),
             last: AtomicU64::new(1),
             head: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -385,7 +390,7 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+        coarse().saturating_sub(self.coarse_start) + 1
     }
 
     fn touch(&self) {
@@ -444,8 +449,8 @@ impl Activity {
     fn deadline(&self, limits: &Limits) -> (Instant, &'static str) {
         let at = |since: u64, limit: Duration| self.start + Duration::from_millis(since.saturating_sub(1)) + limit;
         let last = self.last.load(Ordering::Relaxed);
-        // A day: no deadline.
-        let mut due = (Instant::now() + Duration::from_secs(86_400), "none");
+        // No deadline; no clock is asked, since this runs at every turn of the connection.
+        let mut due = (self.start + FOREVER, "none");
         let mut consider = |when, why| {
             if when < due.0 {
                 due = (when, why);
@@ -466,6 +471,13 @@ impl Activity {
         }
         due
     }
+}
+
+/// Milliseconds of the monotonic clock as of the kernel's last tick: a few of them late, and several times cheaper to ask
+/// than the exact one, which would be asked half a dozen times a request.
+fn coarse() -> u64 {
+    let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE) else { return 0 };
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000_000
 }
 
 /// A request in its handler.
