@@ -50,7 +50,7 @@ use body::Body;
 use intake::BoxError;
 use problem::Problem;
 use rooms::Rooms;
-use route::{Area, Route};
+use route::{Area, Object, Route};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -200,8 +200,14 @@ impl App {
             Route::Publish => pages::page(&self.compressed, "publish.html", &request),
             Route::Asset(path) => pages::asset(&self.compressed, &path, &request),
             Route::Multivariant(_) | Route::Media(..) | Route::Access(_) if preflight => hls::preflight(),
-            Route::Multivariant(name) => hls::multivariant(self, &name, &request).await,
-            Route::Media(name, rendition, object) => hls::object(self, &name, &rendition, object, &request).await,
+            Route::Multivariant(name) => {
+                let asked = hls::Asked::of(self, request, true);
+                hls::multivariant(self, &name, &asked).await
+            }
+            Route::Media(name, rendition, object) => {
+                let asked = hls::Asked::of(self, request, object == Object::Playlist);
+                hls::object(self, &name, &rendition, object, &asked).await
+            }
             Route::Access(_) => hls::access(),
             // Boxed: every viewer's held request has room for the largest of these futures.
             Route::Whip(name) => Box::pin(whip::endpoint(self, name, request, body)).await,
