@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -257,6 +258,8 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
     let bitrate = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
     let msn = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
     let retained = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
+    let lag = Family::<ChannelLabel, Gauge<f64, AtomicU64>>::default();
+    let suspended = Family::<RenditionLabel, Gauge>::default();
     for c in channels {
         let label = ChannelLabel { channel: c.name.to_string() };
         for (state, name) in [
@@ -282,11 +285,16 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
         for ((_, _, family), value) in counters.iter().zip(values) {
             family.get_or_create(&label).inc_by(value);
         }
+        // Absent where nothing is encoded: 0 would be read as very fast.
+        if let Some(ms) = c.encode_lag_ms {
+            lag.get_or_create(&label).set(Duration::from_millis(ms).as_secs_f64());
+        }
         for r in &c.renditions {
             let label = RenditionLabel { channel: c.name.to_string(), rendition: r.id.to_string() };
             bitrate.get_or_create(&label).set(r.track.bitrate);
             msn.get_or_create(&label).set(r.msn);
             retained.get_or_create(&label).set(r.retained_bytes);
+            suspended.get_or_create(&label).set(i64::from(r.suspended));
         }
     }
     registry.register("state", "1 for the state that the channel is in", states);
@@ -294,6 +302,12 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
     for (name, help, family) in counters {
         registry.register(name, help, family);
     }
+    registry.register(
+        "encode_lag_seconds",
+        "From the engine's input to its output, slowest rung, 95th percentile of 5 s",
+        lag,
+    );
+    registry.register("rendition_suspended", "1 for a rung that is not encoded at present", suspended);
     registry.register("rendition_bitrate", "Bits a second over the last seconds", bitrate);
     registry.register("rendition_msn", "Media sequence number of the newest segment", msn);
     registry.register("rendition_retained_bytes", "Media kept for viewers", retained);
@@ -361,6 +375,7 @@ mod tests {
             "fishladder_channel_state{channel=\"demo\",state=\"waiting\"} 0",
             "fishladder_channel_packets_total{channel=\"demo\"} 1000",
             "fishladder_channel_worker_restarts_total{channel=\"demo\"} 2",
+            "fishladder_channel_encode_lag_seconds{channel=\"demo\"} 0.083",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

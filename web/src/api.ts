@@ -33,6 +33,8 @@ export interface Rendition extends Track {
   id: string;
   kind: 'video' | 'audio';
   passthrough: boolean;
+  /** Not encoded at present. */
+  suspended: boolean;
   msn: number;
   segments: number;
   retainedBytes: number;
@@ -52,6 +54,8 @@ export interface Channel {
   endReason: string | null;
   sessions: number;
   workerRestarts: number;
+  /** Of the slowest rung; null where nothing is encoded. */
+  encodeLagMs: number | null;
 }
 
 export type DeviceState = 'ready' | 'draining' | 'quarantined';
@@ -297,6 +301,7 @@ export function parseChannel(json: unknown): Channel | null {
     endReason: asText(json['end_reason']) || null,
     sessions: asNumber(json['sessions']),
     workerRestarts: asNumber(json['worker_restarts']),
+    encodeLagMs: asNumberOrNull(json['encode_lag_ms']),
   };
 }
 
@@ -389,6 +394,7 @@ function parseRendition(json: Json): Rendition {
     id: asText(json['id']),
     kind: oneOf(json['kind'], ['video', 'audio'], 'video'),
     passthrough: json['passthrough'] === true,
+    suspended: json['suspended'] === true,
     msn: asNumber(json['msn']),
     segments: asNumber(json['segments']),
     retainedBytes: asNumber(json['retained_bytes']),

@@ -185,6 +185,7 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
                 let config = configs.get(usize::from(unit.track)).and_then(Option::as_ref);
                 graph.push(config.ok_or(WorkerError::OutOfOrder)?, &unit)?;
             }
+            Some(Message::Suspend(tracks)) => graph.suspend(&tracks),
             Some(Message::Stop) => {
                 watch.stop();
                 return Ok(graph.finish(DRAIN_LIMIT)?);

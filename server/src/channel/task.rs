@@ -332,6 +332,7 @@ impl ChannelTask {
                 engine_dropped: 0,
             },
         };
+        let lag = self.engine.as_ref().and_then(Engine::lag);
         let mut messages = self.core.messages();
         if let Some(error) = &self.source_error {
             messages.push(Message { level: "error", text: format!("The source cannot be opened: {error}") });
@@ -352,6 +353,7 @@ impl ChannelTask {
             end_reason: self.end_reason,
             sessions: self.sessions,
             worker_restarts: self.core.worker_restarts(),
+            encode_lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 

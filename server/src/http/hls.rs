@@ -80,7 +80,7 @@ pub async fn multivariant(app: &App, name: &ChannelName, asked: &Asked) -> Respo
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
     seen(&channel, asked);
     let set = channel.renditions.borrow().clone();
-    let snapshots: Vec<_> = set.video.iter().chain(&set.audio).map(|v| v.snapshots.borrow().clone()).collect();
+    let snapshots: Vec<_> = set.offered().chain(&set.audio).map(|v| v.snapshots.borrow().clone()).collect();
     let rendered = app.playlists.multivariant(name, &snapshots, || {
         let (video, audio, target_duration) = variants(&set)?;
         Some((Bytes::from(packager::multivariant(&video, &audio)), target_duration))
@@ -250,10 +250,9 @@ async fn held<T>(app: &App, view: &RenditionView, look: impl Fn(&Snapshot) -> Lo
 /// players read this playlist once and never learn of a rung that came later. One that does not start within three
 /// segments of the others is left out.
 fn variants(set: &RenditionSet) -> Option<(Vec<Variant>, Vec<Variant>, u32)> {
-    let snapshots = |views: &[RenditionView]| -> Vec<(Option<u64>, Arc<Snapshot>)> {
-        views.iter().map(|v| (v.ceiling, v.snapshots.borrow().clone())).collect()
-    };
-    let (video, audio) = (snapshots(&set.video), snapshots(&set.audio));
+    let snapshot = |v: &RenditionView| -> (Option<u64>, Arc<Snapshot>) { (v.ceiling, v.snapshots.borrow().clone()) };
+    let (video, audio): (Vec<_>, Vec<_>) =
+        (set.offered().map(snapshot).collect(), set.audio.iter().map(snapshot).collect());
     let all = || video.iter().chain(&audio).map(|(_, s)| s);
     let target_duration = all().find(|s| s.is_playable())?.timing().target_duration;
     // A player that joins before there is a hold-back's worth of media starts too early and stays that far behind for

@@ -101,6 +101,7 @@ pub fn status(name: &str) -> ChannelStatus {
         end_reason: None,
         sessions: 1,
         worker_restarts: 2,
+        encode_lag_ms: Some(83),
     }
 }
 
