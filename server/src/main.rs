@@ -23,6 +23,9 @@ use media::ChannelName;
 
 use crate::config::{Config, Fault};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Live streaming edge server: WHIP, RTP and RTSP in, an encoded ladder as HLS and Low-Latency HLS out.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]

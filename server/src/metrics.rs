@@ -1,5 +1,6 @@
 //! Everything that is counted, as Prometheus reads it. No label holds anything from outside but channel names.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::fleet::DevicesStatus;
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
+    /// The counters of `requests` that viewers keep busy, found without a lock: by `HOT_CLASSES` and `HOT_STATUS`.
+    hot_requests: [OnceLock<Counter>; HOT_CLASSES.len() * HOT_STATUS.len()],
     held: Gauge,
     sent: Counter,
     connections: Gauge,
@@ -30,6 +33,9 @@ pub struct Metrics {
     certificate_end: AtomicU64,
     certificate_reads: Family<Outcome, Counter>,
 }
+
+const HOT_CLASSES: [&str; 4] = ["playlist", "part", "segment", "multivariant"];
+const HOT_STATUS: [u16; 3] = [200, 206, 304];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BrokenRule {
@@ -152,6 +158,7 @@ impl Default for Metrics {
         Self {
             registry,
             requests,
+            hot_requests: Default::default(),
             held,
             sent,
             connections,
@@ -169,7 +176,13 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn request(&self, class: &'static str, status: u16) {
-        self.requests.get_or_create(&Request { class, status }).inc();
+        let counter = || self.requests.get_or_create(&Request { class, status }).clone();
+        let hot = HOT_CLASSES.iter().position(|c| *c == class).zip(HOT_STATUS.iter().position(|s| *s == status));
+        let slot = hot.and_then(|(class, status)| self.hot_requests.get(class * HOT_STATUS.len() + status));
+        match slot {
+            Some(slot) => slot.get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
     }
     /// Counts a held request until the value is dropped.
     pub fn hold(&self) -> Held {

@@ -63,6 +63,8 @@ describe('the server’s JSON', () => {
     expect(channel?.source?.video).toMatchObject({ width: 1280, height: null, bitrate: 0 });
     expect(channel?.source?.audio).toBeNull();
     expect(channel?.renditions).toHaveLength(1);
+    expect(channel?.renditions[0]?.suspended).toBe(false);
+    expect(channel?.encodeLagMs).toBeNull();
   });
 
   it('leaves out what is no channel', () => {

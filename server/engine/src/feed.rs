@@ -478,6 +478,39 @@ mod tests {
     }
 
     #[test]
+    fn a_suspended_rung_holds_nothing_up_and_begins_again_with_a_key_unit() {
+        let mut feed = Feed::new(2, false);
+        let mut n = 0;
+        // Both rungs give each picture at once; what was let out of them.
+        let mut run = |feed: &mut Feed, pictures: i64| {
+            let mut out = [0, 0];
+            for _ in 0..pictures {
+                feed.push(video(n * 33, n % 30 == 0));
+                while let Some(input) = feed.next() {
+                    for (rung, out) in (0u8..).zip(&mut out) {
+                        *out += usize::from(feed.let_out(rung, input.unit.pts, input.unit.key));
+                    }
+                }
+                n += 1;
+            }
+            out
+        };
+        assert_eq!(run(&mut feed, 35), [35, 35]);
+        feed.suspend(&[false, true]);
+        assert_eq!(feed.suspended(), [1]);
+        // To picture 305: ten more GOPs, of which one is kept.
+        assert_eq!(run(&mut feed, 270), [270, 0]);
+        assert!(feed.window.len() <= 35, "{}", feed.window.len());
+        let last = Some(at(304 * 33));
+        assert_eq!(feed.restart().delivered, [last, last], "nothing before is encoded again");
+        feed.suspend(&[false, false]);
+        assert_eq!(feed.resume().delivered, [last, last], "nor when it comes back");
+        assert_eq!(run(&mut feed, 25), [0, 0], "both need a key unit behind a restart");
+        assert_eq!(run(&mut feed, 60), [60, 60]);
+        assert!(feed.window.len() <= 60, "{}", feed.window.len());
+    }
+
+    #[test]
     fn a_worker_that_is_behind_loses_up_to_the_next_key_unit() {
         let mut feed = Feed::new(1, true);
         feed.push(video(0, true));

@@ -5,6 +5,7 @@ mod meter;
 mod plan;
 mod stretch;
 mod task;
+mod threads;
 mod viewers;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::task::{Command, Source, TaskOptions, run};
+pub use self::threads::MediaThreads;
 pub use self::viewers::Viewers;
 
 /// The viewers' side of a channel. Handlers clone what they need out of it and never hold a lock across an await.

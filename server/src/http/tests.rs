@@ -545,3 +545,13 @@ async fn the_server_says_what_its_operator_should_mend() {
     let bearer = [("authorization", "Bearer 0123456789abcdef")];
     assert_eq!(closed.ask("GET", "/api/v1/server", &bearer, "").await.status(), 200);
 }
+
+/// A held request costs its handler, its connection's task and its buffers: ten thousand of them are an ordinary evening.
+#[test]
+fn a_request_in_its_handler_is_small() {
+    let (rig, _keep) = demo();
+    let request = Request::builder().uri("/live/demo/v480/index.m3u8").body(Full::<Bytes>::default()).unwrap();
+    let handler = rig.app.handle(request, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let size = std::mem::size_of_val(&handler);
+    assert!(size <= 2560, "{size} bytes");
+}
