@@ -63,6 +63,9 @@ enum Command {
         #[arg(long, requires = "device")]
         fails_after_ms: Option<u64>,
     },
+    /// Measure the GPUs once a second until standard input, a socket, closes; started by the server.
+    #[command(hide = true)]
+    Gauge,
     /// Publish the demo until standard input ends; started by `serve --demo`.
     #[command(hide = true)]
     DemoPublisher {
@@ -160,6 +163,7 @@ fn main() -> ExitCode {
         Command::Worker { device: true, fails_after_ms } => {
             engine::worker::run_device(fails_after_ms.map(std::time::Duration::from_millis))
         }
+        Command::Gauge => engine::gauge::run(),
         Command::DemoPublisher { video_port, audio_port } => {
             end_with_stdin();
             engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })

@@ -94,6 +94,18 @@ struct EngineLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SortLabel {
+    device: String,
+    sort: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceReason {
+    device: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -346,7 +358,83 @@ fn of_devices(devices: &DevicesStatus) -> Registry {
     registry.register("encoding_sessions", "Encoding sessions reserved", sessions);
     registry.register("vram_promised_bytes", "Memory that sessions have reserved", vram);
     registry.register("worker_restarts", "Ends of the device's worker that were not asked for", restarts);
+    of_decisions(devices, &mut registry);
+    of_measurements(devices, &mut registry);
     registry
+}
+
+/// What was done with the devices' ladders.
+fn of_decisions(devices: &DevicesStatus, registry: &mut Registry) {
+    let moves = Family::<DeviceReason, Counter>::default();
+    let shed = Family::<DeviceReason, Counter>::default();
+    let (regained, suspended) = (Family::<DeviceLabel, Counter>::default(), Family::<DeviceLabel, Gauge>::default());
+    for d in &devices.devices {
+        let label = DeviceLabel { device: d.id.clone() };
+        for (family, counts) in [(&moves, &d.counts.moves), (&shed, &d.counts.shed)] {
+            for (reason, count) in counts {
+                let label = DeviceReason { device: d.id.clone(), reason: (*reason).to_owned() };
+                family.get_or_create(&label).inc_by(*count);
+            }
+        }
+        regained.get_or_create(&label).inc_by(d.counts.regained);
+        let rungs: usize = d.ladders.iter().map(|l| l.suspended.len()).sum();
+        suspended.get_or_create(&label).set(i64::try_from(rungs).unwrap_or(i64::MAX));
+    }
+    registry.register("moves", "Sessions that began to move away from the device, by reason", moves);
+    registry.register("rungs_shed", "Rungs taken off running sessions, by reason", shed);
+    registry.register("rungs_regained", "Rungs that are encoded again", regained);
+    registry.register("rungs_suspended", "Rungs that are not encoded for now", suspended);
+}
+
+/// Absent for what is not measured.
+fn of_measurements(devices: &DevicesStatus, registry: &mut Registry) {
+    let busy = Family::<SortLabel, Gauge<f64, AtomicU64>>::default();
+    let (speed, cpu) = (
+        Family::<DeviceLabel, Gauge<f64, AtomicU64>>::default(),
+        Family::<DeviceLabel, Gauge<f64, AtomicU64>>::default(),
+    );
+    let plain: [(&str, &str, Family<DeviceLabel, Gauge>); 4] = [
+        ("measured_vram_bytes", "Memory in use, all programs together", Family::default()),
+        ("measured_vram_total_bytes", "Memory that there is", Family::default()),
+        ("measured_temperature_celsius", "Temperature", Family::default()),
+        ("measured_encoding_sessions", "Encoding sessions, all programs together", Family::default()),
+    ];
+    let throttled = Family::<DeviceReason, Gauge>::default();
+    for d in &devices.devices {
+        let Some(m) = &d.measured else { continue };
+        let label = DeviceLabel { device: d.id.clone() };
+        for (sort, share) in [("encode", m.encode), ("decode", m.decode)] {
+            if let Some(share) = share {
+                busy.get_or_create(&SortLabel { device: d.id.clone(), sort }).set(share);
+            }
+        }
+        speed.get_or_create(&label).set(m.speed);
+        if let Some(cores) = m.cpu {
+            cpu.get_or_create(&label).set(cores);
+        }
+        let bytes = |mib: Option<u64>| mib.map(|m| m << 20);
+        let values = [
+            bytes(m.vram_mib),
+            bytes(m.vram_total_mib),
+            m.temperature_c.map(Into::into),
+            m.encoding_sessions.map(Into::into),
+        ];
+        for ((_, _, family), value) in plain.iter().zip(values) {
+            if let Some(value) = value {
+                family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        for reason in &m.throttle {
+            throttled.get_or_create(&DeviceReason { device: d.id.clone(), reason: reason.clone() }).set(1);
+        }
+    }
+    registry.register("measured_busy", "Part of the engines' time in use, all programs together, 0 to 1", busy);
+    registry.register("measured_speed", "Of the nominal clock while the device throttles, else 1", speed);
+    registry.register("measured_cpu_cores", "Cores that a simulated device's worker takes", cpu);
+    registry.register("measured_throttled", "1 for each reason for which the device throttles", throttled);
+    for (name, help, family) in plain {
+        registry.register(name, help, family);
+    }
 }
 
 #[cfg(test)]
@@ -381,5 +469,34 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
         drop(second);
+    }
+
+    #[test]
+    fn what_is_measured_of_a_device_is_shown_and_what_is_not_is_absent() {
+        let measured = crate::fleet::Measured {
+            encode: Some(0.5),
+            vram_mib: Some(2),
+            temperature_c: Some(88),
+            throttle: vec!["thermal".to_owned()],
+            speed: 0.75,
+            ..Default::default()
+        };
+        let devices = DevicesStatus::example(Some(measured));
+        let text = Metrics::default().render(&[], Some(&devices));
+        for line in [
+            "fishladder_device_measured_busy{device=\"gpu0\",sort=\"encode\"} 0.5",
+            "fishladder_device_measured_speed{device=\"gpu0\"} 0.75",
+            "fishladder_device_measured_vram_bytes{device=\"gpu0\"} 2097152",
+            "fishladder_device_measured_temperature_celsius{device=\"gpu0\"} 88",
+            "fishladder_device_measured_throttled{device=\"gpu0\",reason=\"thermal\"} 1",
+            "fishladder_device_moves_total{device=\"gpu0\",reason=\"throttled\"} 2",
+            "fishladder_device_rungs_shed_total{device=\"gpu0\",reason=\"throttled\"} 1",
+            "fishladder_device_rungs_suspended{device=\"gpu0\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("sort=\"decode\"} 0\n") && !text.contains("measured_encoding_sessions{"), "{text}");
+        let text = Metrics::default().render(&[], Some(&DevicesStatus::example(None)));
+        assert!(!text.contains("measured_speed{"), "{text}");
     }
 }

@@ -64,6 +64,8 @@ export type DeviceState = 'ready' | 'draining' | 'quarantined';
 export interface Reservation {
   channel: string;
   rungs: string[];
+  /** Those of them that are not encoded for now: the device had promised more than it had. */
+  suspended: string[];
   encode: number;
   /** Null: the server does not tell. */
   decode: number | null;
@@ -100,7 +102,12 @@ export interface Load {
   decode: number | null;
   vramMib: number | null;
   temperatureC: number | null;
-  throttled: boolean;
+  /** Why its clock is lowered; empty: it is not. */
+  throttle: string[];
+  /** Of its nominal clock while it throttles, else 1. */
+  speed: number;
+  /** Cores that a simulated device's worker takes. */
+  cpu: number | null;
 }
 
 export interface Decision {
@@ -356,7 +363,9 @@ function parseDevice(json: Json): Device {
           decode: asNumberOrNull(measured['decode']),
           vramMib: asNumberOrNull(measured['vram_mib']),
           temperatureC: asNumberOrNull(measured['temperature_c']),
-          throttled: measured['throttled'] === true,
+          throttle: asTexts(measured['throttle'], 8),
+          speed: asNumberOrNull(measured['speed']) ?? 1,
+          cpu: asNumberOrNull(measured['cpu']),
         }
       : null,
     ladders: asList(json['ladders'])
@@ -364,6 +373,7 @@ function parseDevice(json: Json): Device {
       .map((ladder) => ({
         channel: asText(ladder['channel']),
         rungs: asTexts(ladder['rungs'], 32),
+        suspended: asTexts(ladder['suspended'], 32),
         encode: asAmount(ladder['encode']),
         decode: ladder['decode'] === undefined ? null : asAmount(ladder['decode']),
         vramMib: asAmount(ladder['vram_mib']),
