@@ -1,7 +1,7 @@
 //! Golden bytes: init segments and parts, box by box as the standards lay them out, none of it from our own code.
 //!
 //! "12" is ISO/IEC 14496-12:2022, "14" 14496-14:2018, "15" 14496-15:2022, "1" 14496-1:2010, "Opus" the Encapsulation of Opus
-//! in ISO Base Media File Format 0.6.8. Where a standard leaves a choice (64-bit times, the order of boxes), the line says so.
+//! in ISO Base Media File Format 0.6.8, "AV1" the AV1 Codec ISO Media File Format Binding 1.2.0. Where a standard leaves a choice (64-bit times, the order of boxes), the line says so.
 //! B1, B3 and so on are the rules of docs/conformance.md. What is expected is also given to ffprobe.
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,9 @@ mod common;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use media::{AccessUnit, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig, WallTime};
+use media::{
+    AccessUnit, Av1Config, H264Config, H265Config, MediaDuration, MediaTime, OpusConfig, TrackConfig, WallTime,
+};
 use packager::{ChannelTiming, Cut, HlsSettings, Lookup, PartRule, Rendition};
 
 /// x264's parameter sets of 64x48 Baseline, square pixels, 25 frames a second.
@@ -49,6 +51,40 @@ const HIGH_PICTURES: [(i64, &[u8]); 5] = [
     (4, &[0x41, 0x9a, 0x48, 0x78, 0x43, 0x26, 0x53, 0x08, 0x57, 0xff, 0xfe, 0x45, 0x19]),
 ];
 
+/// x265's parameter sets of 64x48 Main, 25 frames a second, and three black pictures of it: IDR_N_LP, P, P.
+const VPS: &[u8] = &[
+    0x40, 0x01, 0x0c, 0x01, 0xff, 0xff, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03,
+    0x00, 0x1e, 0xba, 0x02, 0x40,
+];
+const MAIN_SPS: &[u8] = &[
+    0x42, 0x01, 0x01, 0x01, 0x60, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00, 0x03, 0x00, 0x1e, 0xa0,
+    0x20, 0x83, 0x16, 0x5b, 0xab, 0x93, 0x2b, 0xc0, 0x5a, 0x02, 0x00, 0x00, 0x03, 0x00, 0x02, 0x00, 0x00, 0x03, 0x00,
+    0x32, 0x10,
+];
+const MAIN_PPS: &[u8] = &[0x44, 0x01, 0xc1, 0x73, 0xd0, 0x89];
+const MAIN_PICTURES: [&[u8]; 3] = [
+    &[0x28, 0x01, 0xaf, 0x78, 0xf8, 0x5d, 0xf7, 0xff, 0xf8, 0xb7, 0x0b, 0xec, 0xd5, 0x99, 0xda, 0xf0],
+    &[0x02, 0x01, 0xd0, 0x09, 0x7e, 0x10, 0xc2, 0x05, 0xf0, 0xe6, 0xc3, 0x19, 0xb0],
+    &[0x02, 0x01, 0xd0, 0x11, 0xff, 0xd4, 0x43, 0x02, 0x05, 0xd0, 0xe6, 0xc3, 0x19, 0xb0],
+];
+
+/// libaom's sequence header of 64x48 Main, level 2.0, and three black frames of it, all as OBUs.
+const SEQUENCE: &[u8] = &[0x0a, 0x0a, 0x00, 0x00, 0x00, 0x02, 0xaf, 0xf7, 0x9b, 0x5f, 0x20, 0x08];
+const FRAMES: [&[u8]; 3] = [
+    &[
+        0x32, 0x16, 0x10, 0x00, 0x90, 0x00, 0x08, 0x20, 0x82, 0x20, 0x00, 0x00, 0xc1, 0xb4, 0xe5, 0xc0, 0xc3, 0x01,
+        0x78, 0x97, 0x69, 0x1b, 0x8c, 0x80,
+    ],
+    &[
+        0x32, 0x12, 0x30, 0x03, 0x80, 0x80, 0xfd, 0xf8, 0x06, 0xc0, 0x00, 0x59, 0x65, 0x96, 0x28, 0x10, 0x42, 0x00,
+        0x95, 0xb0,
+    ],
+    &[
+        0x32, 0x12, 0x30, 0x04, 0x01, 0x05, 0x7d, 0xf8, 0x06, 0xc0, 0x00, 0x59, 0x65, 0x96, 0x28, 0x10, 0x42, 0x00,
+        0x91, 0xc0,
+    ],
+];
+
 /// Silence, stereo: an AAC frame, and Opus packets of 20 ms and of 10 ms (RFC 6716, 3.1: TOC, then a lost frame).
 const AAC_FRAME: &[u8] = &[0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c];
 const OPUS_20_MS: &[u8] = &[0xfc, 0xff, 0xfe];
@@ -84,6 +120,17 @@ fn h264(
     .shared()
 }
 
+fn h265() -> Arc<TrackConfig> {
+    // As the engine gives it, but for the completeness of the arrays, which is the packager's to say.
+    let record = hevc_record(0).into();
+    TrackConfig::H265(H265Config { record, width: 64, height: 48, sar: (1, 1), frame_rate: Some((25, 1)) }).shared()
+}
+
+fn av1() -> Arc<TrackConfig> {
+    let record = av1_record().into();
+    TrackConfig::Av1(Av1Config { record, width: 64, height: 48, sar: (1, 1), frame_rate: Some((25, 1)) }).shared()
+}
+
 fn opus() -> Arc<TrackConfig> {
     TrackConfig::Opus(OpusConfig { channels: 2, pre_skip: 312 }).shared()
 }
@@ -100,6 +147,15 @@ fn video(config: &Arc<TrackConfig>, pictures: &[(i64, &[u8])]) -> Vec<AccessUnit
         data: with_length(nal).into(),
     };
     pictures.iter().enumerate().map(unit).collect()
+}
+
+/// Pictures one frame apart from one second on, none reordered, each sample as it is.
+fn pictures(config: &Arc<TrackConfig>, samples: &[Vec<u8>]) -> Vec<AccessUnit> {
+    let unit = |(n, data): (usize, &Vec<u8>)| {
+        let pts = MediaTime::from_ticks(90_000 + n as i64 * FRAME, 90_000);
+        AccessUnit { pts, dts: pts, duration: None, key: n == 0, config: config.clone(), data: data.clone().into() }
+    };
+    samples.iter().enumerate().map(unit).collect()
 }
 
 /// Audio frames one behind the other from one second on, each with its duration in ticks.
@@ -119,12 +175,25 @@ fn with_length(nal: &[u8]) -> Vec<u8> {
     [&(nal.len() as u32).to_be_bytes(), nal].concat()
 }
 
-/// The init segment and the only part of each segment, where a segment begins at each of `cuts`.
-fn package(units: Vec<AccessUnit>, cuts: &[MediaTime]) -> (Bytes, Vec<Bytes>) {
+fn rendition() -> Rendition {
     let second = MediaDuration::from_millis(1000);
     let settings = HlsSettings { part_aim: second, segment_target: second, window: MediaDuration(10 * second.0) };
     let rule = PartRule::video(second, None);
-    let mut rendition = Rendition::new("r".parse().unwrap(), ChannelTiming::new(settings, &[rule.target]), rule, 0);
+    Rendition::new("r".parse().unwrap(), ChannelTiming::new(settings, &[rule.target]), rule, 0)
+}
+
+/// The init segment of a rendition whose one unit has these parameters.
+fn init_of(config: Arc<TrackConfig>) -> Option<Bytes> {
+    let mut rendition = rendition();
+    rendition.cut(Cut { msn: 1, at: MediaTime::from_millis(1000), discontinuity: false, wall: WallTime(0) });
+    pictures(&config, &[vec![0]]).into_iter().for_each(|unit| rendition.push(unit));
+    rendition.end();
+    rendition.snapshot().init(1)
+}
+
+/// The init segment and the only part of each segment, where a segment begins at each of `cuts`.
+fn package(units: Vec<AccessUnit>, cuts: &[MediaTime]) -> (Bytes, Vec<Bytes>) {
+    let mut rendition = rendition();
     for (msn, at) in (1..).zip(cuts) {
         rendition.cut(Cut { msn, at: *at, discontinuity: false, wall: WallTime(0) });
     }
@@ -269,10 +338,15 @@ fn init(track: &Track) -> Vec<u8> {
     [ftyp, boxed("moov", &[&mvhd, &mvex, &trak])].concat()
 }
 
-/// 15, 5.4.2 and 12, 12.1.3: a visual sample entry with its boxes.
+/// 15, 5.4.2.
 fn avc1(width: u16, height: u16, boxes: &[&[u8]]) -> Vec<u8> {
+    visual_entry("avc1", width, height, boxes)
+}
+
+/// 12, 12.1.3: a visual sample entry with its boxes.
+fn visual_entry(kind: &str, width: u16, height: u16, boxes: &[&[u8]]) -> Vec<u8> {
     boxed(
-        "avc1",
+        kind,
         &[
             // Reserved, data_reference_index; pre_defined and reserved.
             &zeros(6),
@@ -293,6 +367,22 @@ fn avc1(width: u16, height: u16, boxes: &[&[u8]]) -> Vec<u8> {
 fn avcc(sps: &[u8], pps: &[u8], trailer: &[u8]) -> Vec<u8> {
     let sets = [&[0xe1][..], &u16s([sps.len() as u16]), sps, &[1], &u16s([pps.len() as u16]), pps].concat();
     boxed("avcC", &[&[1], &sps[1..4], &[0xff], &sets, trailer])
+}
+
+/// 15, 8.3.2.1: version 1; profile space, tier and profile, compatibility, constraints and level as in the SPS; no known
+/// segmentation or parallelism; 4:2:0, eight bits each; no average rate; one temporal layer, nested, four-byte lengths; an
+/// array each of VPS, SPS and PPS. `complete`: no such set stands in the samples.
+fn hevc_record(complete: u8) -> Vec<u8> {
+    let profile = [1, 0x01, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 0x1e];
+    let rest = [0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 1 << 3 | 1 << 2 | 3, 3];
+    let array = |kind: u8, set: &[u8]| [&[complete << 7 | kind][..], &u16s([1, set.len() as u16]), set].concat();
+    [&profile[..], &rest, &array(32, VPS), &array(33, MAIN_SPS), &array(34, MAIN_PPS)].concat()
+}
+
+/// AV1, 2.3.3: marker and version; profile 0 and level 0; tier 0, eight bits, colour, 4:2:0 at an unknown position; no initial
+/// delay; the sequence header.
+fn av1_record() -> Vec<u8> {
+    [&[0x81, 0, 0x0c, 0][..], SEQUENCE].concat()
 }
 
 /// 12, 12.2.3: an audio sample entry of two channels at 48 kHz, 16 bits.
@@ -434,6 +524,71 @@ fn b8_b10_b15_golden_h264_high_init_and_part_with_reordered_pictures() {
          pts=104400|dts=100800|flags=__\n\
          profile=High|width=48|height=48|has_b_frames=1|sample_aspect_ratio=4:3|display_aspect_ratio=4:3"
     );
+}
+
+/// Parameter sets stand in the sample entry, all of them, and pictures alone in the samples (15, 8.4.1.1: `hvc1`).
+#[test]
+fn b1_b9_golden_h265_init_and_part() {
+    let samples = MAIN_PICTURES.map(with_length);
+    let (made, parts) = package(pictures(&h265(), &samples), &[MediaTime::from_millis(1000)]);
+
+    let entry = visual_entry("hvc1", 64, 48, &[&boxed("hvcC", &[&hevc_record(1)])]);
+    let init = init(&video_track(64, 48, entry));
+    assert_same(&made, &init);
+    let rows = [(true, &samples[0]), (false, &samples[1]), (false, &samples[2])];
+    let expected = part(1, 90_000, false, &rows.map(|(sync, data)| (3600, sync, 0, &data[..])));
+    assert_same(&parts[0], &expected);
+
+    assert_eq!(h265().rfc6381(), "hvc1.1.6.L30.90");
+    let entries = "stream=codec_name,profile,codec_tag_string,width,height,level:packet=pts,dts,flags,size";
+    let Some(text) = probe(&[&init, &expected], entries) else { return };
+    assert_eq!(
+        text,
+        "pts=90000|dts=90000|size=20|flags=K_\n\
+         pts=93600|dts=93600|size=17|flags=__\n\
+         pts=97200|dts=97200|size=18|flags=__\n\
+         codec_name=hevc|profile=Main|codec_tag_string=hvc1|width=64|height=48|level=30"
+    );
+}
+
+/// The sequence header stands in the sample entry and in each sync sample, temporal delimiters nowhere (AV1, 2.3.4, 2.4, 2.5).
+#[test]
+fn b1_b9_golden_av1_init_and_part() {
+    let samples = [[SEQUENCE, FRAMES[0]].concat(), FRAMES[1].to_vec(), FRAMES[2].to_vec()];
+    let (made, parts) = package(pictures(&av1(), &samples), &[MediaTime::from_millis(1000)]);
+
+    let entry = visual_entry("av01", 64, 48, &[&boxed("av1C", &[&av1_record()])]);
+    let init = init(&video_track(64, 48, entry));
+    assert_same(&made, &init);
+    let rows = [(true, &samples[0]), (false, &samples[1]), (false, &samples[2])];
+    let expected = part(1, 90_000, false, &rows.map(|(sync, data)| (3600, sync, 0, &data[..])));
+    assert_same(&parts[0], &expected);
+
+    assert_eq!(av1().rfc6381(), "av01.0.00M.08");
+    let entries = "stream=codec_name,profile,codec_tag_string,width,height:packet=pts,dts,flags,size";
+    let Some(text) = probe(&[&init, &expected], entries) else { return };
+    assert_eq!(
+        text,
+        "pts=90000|dts=90000|size=36|flags=K_\n\
+         pts=93600|dts=93600|size=20|flags=__\n\
+         pts=97200|dts=97200|size=20|flags=__\n\
+         codec_name=av1|profile=Main|codec_tag_string=av01|width=64|height=48"
+    );
+}
+
+/// Half a record is no init segment, and no panic.
+#[test]
+fn records_that_are_cut_short_make_no_init_segment() {
+    for cut in 0..hevc_record(1).len() - 1 {
+        let TrackConfig::H265(config) = &*h265() else { unreachable!() };
+        let config = H265Config { record: config.record.slice(..cut), ..config.clone() };
+        assert_eq!(init_of(TrackConfig::H265(config).shared()), None, "{cut}");
+    }
+    for cut in 0..4 {
+        let TrackConfig::Av1(config) = &*av1() else { unreachable!() };
+        let config = Av1Config { record: config.record.slice(..cut), ..config.clone() };
+        assert_eq!(init_of(TrackConfig::Av1(config).shared()), None, "{cut}");
+    }
 }
 
 #[test]

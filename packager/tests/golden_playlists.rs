@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, VariantStream};
-use media::{AacConfig, AccessUnit, ClockMap, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig, WallTime};
+use media::{
+    AacConfig, AccessUnit, Av1Config, ClockMap, H264Config, H265Config, MediaDuration, MediaTime, OpusConfig,
+    TrackConfig, WallTime,
+};
 use packager::{
     Bandwidth, ChannelTiming, Directives, HlsSettings, Lookup, PartRule, Reload, Rendition, Report, Segmenter,
     Snapshot, Variant, multivariant,
@@ -402,6 +405,33 @@ fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
             ("v576/index.m3u8", "opus", 2_140_001)
         ]
     );
+}
+
+/// Variants of other codecs stand behind those of H.264, whatever their order in the ladder and their bit rate (A57): what a
+/// player takes that looks at the first variant only is what every player decodes.
+#[test]
+fn a57_golden_multivariant_with_three_codecs() {
+    let newer = |id: &str, config: TrackConfig, peak| variant(id, config.shared(), Some(30_000), peak, peak);
+    let (width, height, sar, frame_rate) = (1280, 720, (1, 1), None);
+    let record = Bytes::from_static(&[0x81, 5, 0x0c, 0]);
+    let av1 = newer("v720-av1", TrackConfig::Av1(Av1Config { record, width, height, sar, frame_rate }), 1_500_000);
+    let record = Bytes::from_static(&[1, 1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 93]);
+    let h265 = newer("v720-h265", TrackConfig::H265(H265Config { record, width, height, sar, frame_rate }), 2_100_000);
+    let [high, low] = video();
+    let text = multivariant(&[av1, h265, high, low], &[aac()]);
+    let golden = "#EXTM3U\n\
+        #EXT-X-VERSION:6\n\
+        #EXT-X-MEDIA:TYPE=AUDIO,URI=\"aac/index.m3u8\",GROUP-ID=\"aac\",LANGUAGE=\"und\",NAME=\"AAC\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=2140000,AVERAGE-BANDWIDTH=1630000,CODECS=\"avc1.42c01f,mp4a.40.2\",RESOLUTION=768x576,FRAME-RATE=29.97,AUDIO=\"aac\"\n\
+        v576/index.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=1040000,AVERAGE-BANDWIDTH=930000,CODECS=\"avc1.42c01e,mp4a.40.2\",RESOLUTION=720x576,FRAME-RATE=25,AUDIO=\"aac\"\n\
+        v360/index.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=2240000,AVERAGE-BANDWIDTH=2230000,CODECS=\"hvc1.1.6.L93.90,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30,AUDIO=\"aac\"\n\
+        v720-h265/index.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=1640000,AVERAGE-BANDWIDTH=1630000,CODECS=\"av01.0.05M.08,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30,AUDIO=\"aac\"\n\
+        v720-av1/index.m3u8\n";
+    assert_eq!(text, golden);
+    assert_eq!(reread_multivariant(&text).1.len(), 4);
 }
 
 /// Video alone names no group, its CODECS no audio; without a measured rate there is no FRAME-RATE (A57).

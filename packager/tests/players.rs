@@ -91,6 +91,24 @@ fn b4_b22_video_is_seamless_for_ffprobe_and_decodes() {
 }
 
 #[test]
+fn b4_b22_h265_and_av1_are_seamless_for_ffprobe_and_decode() {
+    for (units, codec) in [(common::h265(5, 30), "hevc"), (common::av1(5, 30), "av1")] {
+        let Some(units) = units else { return };
+        assert_eq!(units.iter().filter(|u| u.key).count(), 5, "{codec}");
+        let folder = tempfile::tempdir().unwrap();
+        let playlist = write(&mut package(&units, &units), folder.path());
+        let Some(packets) = packets(&playlist) else { return };
+        assert_eq!(packets.len(), units.len(), "{codec}");
+        assert!(packets.windows(2).all(|w| w[1].0 - w[0].0 == 3000), "{codec} {packets:?}");
+        let args =
+            ["-v", "error", "-allowed_extensions", "ALL", "-show_entries", "stream=codec_name", "-of", "csv=p=0"];
+        let named = common::tool("ffprobe", &[&args[..], &[&playlist]].concat()).unwrap();
+        assert!(String::from_utf8(named).unwrap().starts_with(codec), "{codec}");
+        decodes_without_error(&playlist);
+    }
+}
+
+#[test]
 fn b4_b22_audio_is_seamless_for_ffprobe_and_decodes() {
     let Some(units) = common::aac(9) else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::backend::Policy as LadderPolicy;
+use engine::RungRequest;
+use engine::backend::{Codec as RungCodec, Policy as LadderPolicy, Tune};
 use media::ChannelName;
 use placement::DeviceKind;
 use placement::device::{
@@ -119,7 +120,11 @@ pub struct Rung {
     pub bitrate: u32,
     /// Upper bound in frames a second; the source's rate where absent or lower.
     pub max_frame_rate: Option<u32>,
+    #[serde(default)]
+    pub codec: RungCodec,
     pub preset: String,
+    #[serde(default)]
+    pub tune: Tune,
 }
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
@@ -213,6 +218,20 @@ impl Default for Throttles {
     }
 }
 
+impl Rung {
+    /// As the engine resolves it against a source.
+    pub fn request(&self) -> RungRequest {
+        RungRequest {
+            height: self.height,
+            bitrate: self.bitrate,
+            max_frame_rate: self.max_frame_rate,
+            codec: self.codec,
+            preset: self.preset.clone(),
+            tune: self.tune,
+        }
+    }
+}
+
 impl SimulatedDevice {
     /// As the placer sees it.
     pub fn kind(&self, name: &str) -> DeviceKind {
@@ -221,7 +240,7 @@ impl SimulatedDevice {
             name: name.to_owned(),
             encoder: EncoderKind::Hardware,
             encode_engines: self.encode_engines,
-            encode: EncodeRates::flat(&[Codec::H264], PixelRate::megapixels(self.encode)),
+            encode: EncodeRates::flat(&Codec::ALL, PixelRate::megapixels(self.encode)),
             decode_engines: self.decode_engines,
             decode: DecodeRates::flat(&[SourceCodec::H264], PixelRate::megapixels(self.decode)),
             vram: self.vram_mib,
@@ -233,7 +252,14 @@ impl SimulatedDevice {
 
 impl Default for Config {
     fn default() -> Self {
-        let rung = |height, bitrate| Rung { height, bitrate, max_frame_rate: Some(30), preset: "veryfast".to_owned() };
+        let rung = |height, bitrate| Rung {
+            height,
+            bitrate,
+            max_frame_rate: Some(30),
+            codec: RungCodec::default(),
+            preset: "veryfast".to_owned(),
+            tune: Tune::default(),
+        };
         let ladder = |rungs| Ladder { rungs, ..Ladder::passthrough() };
         Self {
             http: Http {
@@ -800,22 +826,20 @@ fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
                 .collect()
         }
         Some(_) => {
-            table.fault("rungs", "must be a list of {height, bitrate, max_frame_rate, preset}");
+            table.fault("rungs", "must be a list of {height, bitrate, max_frame_rate, codec, preset, tune}");
             Vec::new()
         }
     };
     if rungs.is_empty() && !passthrough {
         table.fault("rungs", "a ladder without passthrough needs at least one rung");
     }
-    let mut heights: Vec<u32> = rungs.iter().map(|r| r.height).collect();
-    heights.sort_unstable();
-    // A rendition is named by its height.
-    if heights.windows(2).any(|w| matches!(w, [a, b] if a == b)) {
-        table.fault("rungs", "two rungs have the same height");
+    let mut names: Vec<_> = rungs.iter().map(|r| (r.height, r.codec)).collect();
+    names.sort_unstable();
+    // A rendition is named by its height and codec.
+    if names.windows(2).any(|w| matches!(w, [a, b] if a == b)) {
+        table.fault("rungs", "two rungs have the same height and codec");
     }
-    let policy = table.get("policy", LadderPolicy::default(), |v| {
-        serde_json::from_value(v.clone()).map_err(|_| "must be \"gpu-only\", \"shorten\" or \"cpu\"".to_owned())
-    });
+    let policy = table.get("policy", LadderPolicy::default(), word("\"gpu-only\", \"shorten\" or \"cpu\""));
     table.finish();
     Ladder { passthrough, rungs, audio_bitrate, policy }
 }
@@ -826,6 +850,7 @@ fn rung(value: Value, at: &str, faults: &mut Vec<Fault>) -> Rung {
         height: s.required("height", small(64, 4320)).unwrap_or(360),
         bitrate: s.required("bitrate", bit_rate(50_000, 100_000_000)).unwrap_or(700_000),
         max_frame_rate: s.optional("max_frame_rate", small(1, 240)),
+        codec: s.get("codec", RungCodec::default(), word("\"h264\", \"h265\" or \"av1\"")),
         preset: s.get("preset", "veryfast".to_owned(), |v| {
             let preset = text(v)?;
             if PRESETS.contains(&preset.as_str()) {
@@ -834,12 +859,18 @@ fn rung(value: Value, at: &str, faults: &mut Vec<Fault>) -> Rung {
                 Err(format!("must be one of {}", PRESETS.join(", ")))
             }
         }),
+        tune: s.get("tune", Tune::default(), word("\"ultra-low-latency\", \"low-latency\" or \"high-quality\"")),
     };
     if rung.height % 2 == 1 {
         s.fault("height", "must be even");
     }
     s.finish();
     rung
+}
+
+/// One of the words that `T` reads; `known` lists them for the fault.
+fn word<T: serde::de::DeserializeOwned>(known: &'static str) -> impl Fn(&Value) -> Result<T, String> {
+    move |v| serde_json::from_value(v.clone()).map_err(|_| format!("must be {known}"))
 }
 
 fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<usize, String> {

@@ -10,6 +10,7 @@ mod report;
 mod sessions;
 mod usage;
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use engine::backend::{Codec, Policy};
 use engine::gauge::Gauge;
 use engine::motion::{self, MotionOptions};
-use engine::{DeviceHost, EngineOptions, HostOptions, LadderSpec, OnDevice, RungRequest, Seat};
+use engine::{DeviceHost, EngineOptions, HostOptions, LadderSpec, OnDevice, Seat};
 use media::{H264Config, WallTime};
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ use self::report::{Rendition, Report, Source, counted};
 use self::sessions::{Session, Show};
 use self::usage::CpuTimes;
 pub use self::usage::cpu_of;
-use crate::config::{Config, Fault, Ladder, PASSTHROUGH};
+use crate::config::{Config, Fault, Ladder, PASSTHROUGH, Rung};
 
 /// For all sessions of a step to bring their first pictures: workers start, and GStreamer may look for its plug-ins.
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
@@ -131,11 +132,15 @@ pub fn run(a: &Arguments) -> Result<ExitCode, Vec<Fault>> {
             format!("the ladder `{name}` encodes nothing of such a source: there is nothing to measure"),
         ));
     };
-    let preset = first.preset.clone();
+    let (codec, preset) = (first.codec, first.preset.clone());
     if a.save.is_some() && spec.video.iter().any(|r| r.preset != preset) {
         return Err(fault("--save", "the rungs have different presets, and a calibration is for one".to_owned()));
     }
-    let target = Target::find(a.device.as_deref()).map_err(|problem| fault("--device", problem))?;
+    if a.save.is_some() && spec.video.iter().any(|r| r.codec != codec) {
+        return Err(fault("--save", "the rungs have different codecs, and a calibration is for one".to_owned()));
+    }
+    let codecs: BTreeSet<Codec> = spec.video.iter().map(|r| r.codec).collect();
+    let target = Target::find(a.device.as_deref(), &codecs).map_err(|problem| fault("--device", problem))?;
     if a.time_slices && target.on.is_none() {
         return Err(fault("--time-slices", "the CPU encodes, and time slicing is of GPUs".to_owned()));
     }
@@ -189,7 +194,7 @@ pub fn run(a: &Arguments) -> Result<ExitCode, Vec<Fault>> {
     report.conclude(ramp.held(), ramp.is_exact(), a.cost_per_hour);
     print(a, &report)?;
     let saved = match &a.save {
-        Some(path) => save(path, &report, preset),
+        Some(path) => save(path, &report, codec, preset),
         None => true,
     };
     Ok(if saved && report.sessions > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -209,14 +214,14 @@ fn print(a: &Arguments, report: &Report) -> Result<(), Vec<Fault>> {
 }
 
 /// False where nothing was saved. A ramp that ended before the limit says too little of the device.
-fn save(path: &Path, report: &Report, preset: String) -> bool {
+fn save(path: &Path, report: &Report, codec: Codec, preset: String) -> bool {
     if !report.limit_found || report.sessions == 0 {
         eprintln!("error: --save: the limit was not found, so {} is left as it was", path.display());
         return false;
     }
     let new = Calibration {
         device: report.device.clone(),
-        codec: "h264",
+        codec: word(codec),
         preset,
         encode_mps: report.encode_mps,
         decode_mps: report.decode_mps,
@@ -284,17 +289,17 @@ fn resolve(ladder: &Ladder, picture: Picture) -> LadderSpec {
         reorder_depth: 0,
         frame_rate: Some((picture.frame_rate, 1)),
     };
-    let rungs: Vec<RungRequest> = ladder
-        .rungs
-        .iter()
-        .map(|r| RungRequest {
-            height: r.height,
-            bitrate: r.bitrate,
-            max_frame_rate: r.max_frame_rate,
-            preset: r.preset.clone(),
-        })
-        .collect();
+    let rungs: Vec<_> = ladder.rungs.iter().map(Rung::request).collect();
     engine::resolve(Some(&source), None, &rungs, ladder.passthrough, ladder.audio_bitrate)
+}
+
+/// As a ladder names it.
+fn word(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "h264",
+        Codec::H265 => "h265",
+        Codec::Av1 => "av1",
+    }
 }
 
 fn renditions(show: &Show) -> Vec<Rendition> {
@@ -305,6 +310,7 @@ fn renditions(show: &Show) -> Vec<Rendition> {
             width: r.width,
             height: r.height,
             frame_rate,
+            codec: word(r.codec),
             bitrate: r.bitrate,
             preset: r.preset.clone(),
         })
@@ -320,7 +326,8 @@ struct Target {
 }
 
 impl Target {
-    fn find(wanted: Option<&str>) -> Result<Self, String> {
+    /// `codecs` are those of the ladder.
+    fn find(wanted: Option<&str>, codecs: &BTreeSet<Codec>) -> Result<Self, String> {
         let cpu = Self { on: None, name: "CPU".to_owned() };
         if wanted.is_some_and(|w| w.eq_ignore_ascii_case("cpu")) {
             return Ok(cpu);
@@ -344,13 +351,15 @@ impl Target {
         }
         // A Jetson has one device, which needs no id.
         let id = device.id.clone().unwrap_or_else(|| "jetson".to_owned());
-        let encodes = device.elements.encoders.contains_key(&Codec::H264);
-        let policy = if encodes { Policy::GpuOnly } else { Policy::Cpu };
-        let name = format!(
-            "{} ({id}){}",
-            device.name.as_deref().unwrap_or("GPU"),
-            if encodes { "" } else { "; it has no H.264 encoder, so the CPU encodes" }
-        );
+        let missing: Vec<String> =
+            codecs.iter().filter(|c| !device.elements.encoders.contains_key(c)).map(ToString::to_string).collect();
+        let policy = if missing.is_empty() { Policy::GpuOnly } else { Policy::Cpu };
+        let without = if missing.is_empty() {
+            String::new()
+        } else {
+            format!("; it has no {} encoder, so the CPU encodes", missing.join(" and no "))
+        };
+        let name = format!("{} ({id}){without}", device.name.as_deref().unwrap_or("GPU"));
         Ok(Self { on: Some(OnDevice { family: device.elements.family, id, policy }), name })
     }
 

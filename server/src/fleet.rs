@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::backend::{Family, Policy, Preset as EnginePreset};
+use engine::backend::{Codec as EngineCodec, Family, Policy, Preset as EnginePreset};
 use engine::{DeviceHost, HostEnded, HostOptions, Mover, Seat, VideoRung};
 use media::{ChannelName, H264Config, RenditionId};
 use placement::device::{Codec, Preset, SourceCodec};
@@ -684,13 +684,14 @@ fn expected_rungs(ladder: &Ladder, width: u32, height: u32) -> Vec<VideoRung> {
     rungs
         .filter_map(|r| {
             Some(VideoRung {
-                id: format!("v{}", r.height).parse().ok()?,
+                id: engine::rendition_id(r.height, r.codec)?,
                 width: (r.height.saturating_mul(width) / height) & !1,
                 height: r.height & !1,
                 frame_rate: None,
+                codec: r.codec,
                 bitrate: r.bitrate,
                 preset: r.preset.clone(),
-                tune: Default::default(),
+                tune: r.tune,
             })
         })
         .collect()
@@ -702,7 +703,12 @@ fn demand(source: Picture, video: &[VideoRung]) -> Result<Demand, String> {
         .filter_map(|r| {
             let frame_rate = r.frame_rate.unwrap_or(source.frame_rate);
             let preset = Preset::new(EnginePreset::parse_or_usual(&r.preset).step())?;
-            Some(Rung { codec: Codec::H264, preset, picture: Picture { width: r.width, height: r.height, frame_rate } })
+            let codec = match r.codec {
+                EngineCodec::H264 => Codec::H264,
+                EngineCodec::H265 => Codec::H265,
+                EngineCodec::Av1 => Codec::Av1,
+            };
+            Some(Rung { codec, preset, picture: Picture { width: r.width, height: r.height, frame_rate } })
         })
         .collect();
     let ladder = placement::Ladder { source: (SourceCodec::H264, source), rungs };
@@ -712,9 +718,11 @@ fn demand(source: Picture, video: &[VideoRung]) -> Result<Demand, String> {
 /// The last path segment of a problem's type.
 fn kind_of(cause: Cause) -> &'static str {
     use placement::Dimension;
+    use placement::cost::Misfit;
     match cause {
         Cause::Duplicate => "internal",
         Cause::NoDevice => "no-device",
+        Cause::Never(Misfit::Encoder(_)) => "no-encoder",
         Cause::Never(_) => "ladder-too-large",
         Cause::Full(Dimension::Decode) => "decode-full",
         Cause::Full(Dimension::Encode | Dimension::EngineFragments) => "encode-full",

@@ -7,7 +7,7 @@ mod name;
 mod time;
 mod unit;
 
-pub use config::{AacConfig, Codec, H264Config, OpusConfig, TrackConfig, TrackKind};
+pub use config::{AacConfig, Av1Config, Codec, H264Config, H265Config, OpusConfig, TrackConfig, TrackKind};
 pub use name::{ChannelName, InvalidName, RenditionId};
 pub use time::{ClockMap, FLICKS_PER_SECOND, MediaDuration, MediaTime, WallTime};
 pub use unit::{AccessUnit, EndReason, GapReason, IngestEvent};

@@ -10,7 +10,8 @@ use crate::{ClockMap, MediaDuration, MediaTime, TrackConfig, TrackKind};
 /// One coded picture or audio frame with the parameters in force for it.
 ///
 /// H.264 data is a sequence of NAL units, each behind a 4-byte big-endian length; parameter sets, access unit
-/// delimiters and filler are stripped (the sets stand in `config`). AAC data is one raw frame without ADTS, Opus data
+/// delimiters and filler are stripped (the sets stand in `config`); H.265 the same. AV1 data is a temporal unit of OBUs with
+/// their sizes, without its delimiter; that of a key frame begins with the sequence header. AAC data is one raw frame without ADTS, Opus data
 /// one packet (RFC 6716).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessUnit {
@@ -20,7 +21,7 @@ pub struct AccessUnit {
     pub dts: MediaTime,
     /// How long it lasts where the format says so (audio); `None` for video, whose next DTS tells.
     pub duration: Option<MediaDuration>,
-    /// An IDR picture; every audio frame.
+    /// An IDR picture; in AV1 a key frame; every audio frame.
     pub key: bool,
     pub config: Arc<TrackConfig>,
     pub data: Bytes,

@@ -1,14 +1,14 @@
 //! Init segments: ftyp and moov of one track, without samples (ISO 14496-12 clause 8; CMAF 7.2).
 
 use bytes::Bytes;
-use media::{AacConfig, H264Config, OpusConfig, TrackConfig};
+use media::{AacConfig, Av1Config, H264Config, H265Config, OpusConfig, TrackConfig, TrackKind};
 use mp4_atom as mp4;
-use mp4_atom::Encode;
+use mp4_atom::{Atom, Encode};
 
 /// The language of every track: undetermined (ISO 639-2).
 const LANGUAGE: &str = "und";
 
-/// The init segment of a track, or None where its parameters cannot stand in one (an SPS of under four bytes).
+/// The init segment of a track, or None where its parameters cannot stand in one (an SPS of under four bytes, half a record).
 pub(crate) fn init_segment(config: &TrackConfig) -> Option<Bytes> {
     let ftyp = mp4::Ftyp {
         major_brand: b"iso6".into(),
@@ -38,16 +38,15 @@ pub(crate) fn init_segment(config: &TrackConfig) -> Option<Bytes> {
 }
 
 fn track(config: &TrackConfig) -> Option<mp4::Trak> {
-    let (handler, name, width, height) = match config {
-        TrackConfig::H264(c) => {
-            let (width, height) = display_size(c);
-            (b"vide", "video", width, height)
-        }
-        TrackConfig::Aac(_) | TrackConfig::Opus(_) => (b"soun", "audio", 0, 0),
-    };
-    let is_video = matches!(config, TrackConfig::H264(_));
+    let is_video = config.kind() == TrackKind::Video;
+    let (handler, name) = if is_video { (b"vide", "video") } else { (b"soun", "audio") };
+    // The size to show: pixels times the sample aspect ratio (B15).
+    let side = |pixels: u64| u16::try_from(pixels).unwrap_or(u16::MAX);
+    let (width, height) = config.display_size().map_or((0, 0), |(w, h)| (side(w), side(h)));
     let sample_entry = match config {
         TrackConfig::H264(c) => avc1(c)?,
+        TrackConfig::H265(c) => hvc1(c)?,
+        TrackConfig::Av1(c) => av01(c)?,
         TrackConfig::Aac(c) => mp4a(c),
         TrackConfig::Opus(c) => opus(c),
     };
@@ -83,22 +82,10 @@ fn track(config: &TrackConfig) -> Option<mp4::Trak> {
     })
 }
 
-/// The size to show: pixels times the sample aspect ratio (B15).
-fn display_size(config: &H264Config) -> (u16, u16) {
-    let (num, den) = (u64::from(config.sar.0.max(1)), u64::from(config.sar.1.max(1)));
-    let width = (u64::from(config.width) * num + den / 2) / den;
-    (u16::try_from(width).unwrap_or(u16::MAX), u16::try_from(config.height).unwrap_or(u16::MAX))
-}
-
 /// `avc1`: parameter sets stand here and only here (ISO 14496-15 clause 5.4).
 fn avc1(config: &H264Config) -> Option<mp4::Codec> {
     let &[_, profile, constraints, level, ..] = config.sps.as_ref() else { return None };
-    let visual = mp4::Visual {
-        data_reference_index: 1,
-        width: u16::try_from(config.width).ok()?,
-        height: u16::try_from(config.height).ok()?,
-        ..Default::default()
-    };
+    let visual = visual_entry(config.width, config.height)?;
     let avcc = mp4::Avcc {
         configuration_version: 1,
         avc_profile_indication: profile,
@@ -109,9 +96,38 @@ fn avc1(config: &H264Config) -> Option<mp4::Codec> {
         picture_parameter_sets: config.pps.iter().map(|pps| pps.to_vec()).collect(),
         ext: high_profile_trailer(&config.sps),
     };
-    let (h, v) = config.sar;
-    let pasp = (h != v && h > 0 && v > 0).then_some(mp4::Pasp { h_spacing: h, v_spacing: v });
-    Some(mp4::Avc1 { visual, avcc, pasp, ..Default::default() }.into())
+    Some(mp4::Avc1 { visual, avcc, pasp: pixel_shape(config.sar), ..Default::default() }.into())
+}
+
+/// `hvc1`: parameter sets stand here and only here, and each array says so (ISO/IEC 14496-15, 8.4.1.1).
+fn hvc1(config: &H265Config) -> Option<mp4::Codec> {
+    let visual = visual_entry(config.width, config.height)?;
+    let mut hvcc = mp4::Hvcc::decode_body(&mut config.record.as_ref()).ok()?;
+    for array in &mut hvcc.arrays {
+        array.completeness = true;
+    }
+    Some(mp4::Hvc1 { visual, hvcc, pasp: pixel_shape(config.sar), ..Default::default() }.into())
+}
+
+/// `av01` with the record as the encoder wrote it (AV1 in ISOBMFF, 2.2 and 2.3).
+fn av01(config: &Av1Config) -> Option<mp4::Codec> {
+    let visual = visual_entry(config.width, config.height)?;
+    let av1c = mp4::Av1c::decode_body(&mut config.record.as_ref()).ok()?;
+    Some(mp4::Av01 { visual, av1c, pasp: pixel_shape(config.sar), ..Default::default() }.into())
+}
+
+fn visual_entry(width: u32, height: u32) -> Option<mp4::Visual> {
+    Some(mp4::Visual {
+        data_reference_index: 1,
+        width: u16::try_from(width).ok()?,
+        height: u16::try_from(height).ok()?,
+        ..Default::default()
+    })
+}
+
+/// `pasp`, where pixels are not square.
+fn pixel_shape((h, v): (u32, u32)) -> Option<mp4::Pasp> {
+    (h != v && h > 0 && v > 0).then_some(mp4::Pasp { h_spacing: h, v_spacing: v })
 }
 
 /// Profiles above Main repeat chroma format and bit depths behind the parameter sets (ISO 14496-15, 5.3.3.1.2).

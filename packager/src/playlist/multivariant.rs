@@ -18,11 +18,14 @@ pub struct Variant {
     pub bandwidth: Bandwidth,
 }
 
-/// The multivariant playlist. Video variants best first; every audio rendition is a group of its own. All video variants
+/// The multivariant playlist. Video variants by codec, H.264 first, since there are players that begin with the first variant
+/// whatever its CODECS; those of a codec best first, as given. Every audio rendition is a group of its own. All video variants
 /// go with the first group. A further group goes with the best video only, and declares at least the bit rate of its
 /// counterpart: a player whose buffer runs dry steps down the list, and that step must never change the sound's codec,
 /// which costs a stall of its own (seen with hls.js 1.7). Pure function of its input.
 pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
+    let mut video: Vec<&Variant> = video.iter().collect();
+    video.sort_by_key(|v| v.config.codec());
     let mut playlist = MasterPlaylist { version: Some(6), ..Default::default() };
     for rendition in audio.iter().filter(|_| !video.is_empty()) {
         playlist.alternatives.push(audio_group(rendition));
@@ -53,7 +56,7 @@ fn audio_group(rendition: &Variant) -> AlternativeMedia {
     let (name, channels) = match &*rendition.config {
         TrackConfig::Aac(c) => ("AAC", c.channels),
         TrackConfig::Opus(c) => ("Opus", c.channels),
-        TrackConfig::H264(_) => ("Audio", 2),
+        TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_) => ("Audio", 2),
     };
     AlternativeMedia {
         media_type: AlternativeMediaType::Audio,
@@ -76,13 +79,7 @@ fn variant(rendition: &Variant, audio: Option<&Variant>) -> VariantStream {
         peak += audio.bandwidth.peak;
         average += audio.bandwidth.average;
     }
-    let resolution = match &*rendition.config {
-        TrackConfig::H264(c) => {
-            let (num, den) = (u64::from(c.sar.0.max(1)), u64::from(c.sar.1.max(1)));
-            Some(Resolution { width: (u64::from(c.width) * num + den / 2) / den, height: c.height.into() })
-        }
-        TrackConfig::Aac(_) | TrackConfig::Opus(_) => None,
-    };
+    let resolution = rendition.config.display_size().map(|(width, height)| Resolution { width, height });
     VariantStream {
         uri: playlist_uri(rendition),
         bandwidth: peak.max(1),

@@ -254,6 +254,8 @@ fn codec(entries: &[u8]) -> Option<String> {
                 _ => letters,
             }
         }
+        b"hvc1" | b"hev1" => child(entry.get(78..)?, b"hvcC").and_then(|hvcc| hevc(&letters, hvcc)).unwrap_or(letters),
+        b"av01" => child(entry.get(78..)?, b"av1C").and_then(av1).unwrap_or(letters),
         // An audio sample entry has 28.
         b"mp4a" => match child(entry.get(28..)?, b"esds").and_then(audio_object_type) {
             Some(kind) => format!("mp4a.40.{kind}"),
@@ -261,6 +263,32 @@ fn codec(entries: &[u8]) -> Option<String> {
         },
         _ => letters,
     })
+}
+
+/// Of an HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 E.3).
+fn hevc(letters: &str, record: &[u8]) -> Option<String> {
+    let profile = *record.get(1)?;
+    let space = ["", "A", "B", "C"].get(usize::from(profile >> 6))?;
+    let compatibility = u32_at(record, 2)?.reverse_bits();
+    let tier = if profile & 0x20 == 0 { 'L' } else { 'H' };
+    let mut constraints = record.get(6..12)?;
+    while let [rest @ .., 0] = constraints {
+        constraints = rest;
+    }
+    let constraints: String = constraints.iter().map(|byte| format!(".{byte:X}")).collect();
+    Some(format!("{letters}.{space}{}.{compatibility:X}.{tier}{}{constraints}", profile & 0x1f, record.get(12)?))
+}
+
+/// Of an AV1CodecConfigurationRecord (AV1 in ISOBMFF, section 5).
+fn av1(record: &[u8]) -> Option<String> {
+    let (first, second) = (*record.get(1)?, *record.get(2)?);
+    let tier = if second & 0x80 == 0 { 'M' } else { 'H' };
+    let depth = match (second & 0x40 != 0, second & 0x20 != 0) {
+        (false, _) => 8,
+        (true, false) => 10,
+        (true, true) => 12,
+    };
+    Some(format!("av01.{}.{:02}{tier}.{depth:02}", first >> 5, first & 0x1f))
 }
 
 /// Of an esds with an AudioSpecificConfig (ISO/IEC 14496-1 7.2.6, 14496-3 1.6.2.1).

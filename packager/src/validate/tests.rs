@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use media::{AacConfig, AccessUnit, H264Config, MediaDuration, MediaTime, TrackConfig};
+use media::{AacConfig, AccessUnit, Av1Config, H264Config, H265Config, MediaDuration, MediaTime, TrackConfig};
 use proptest::prelude::*;
 
 use super::*;
@@ -288,6 +288,19 @@ fn init_segments_and_parts_are_read() {
     });
     let init = Init::read(&made(aac, 1024, 48_000).0, &mut findings).unwrap();
     assert_eq!((init.tracks[0].kind, init.tracks[0].codec.as_str()), (TrackKind::Audio, "mp4a.40.2"));
+    let codec_of =
+        |config| Init::read(&made(config, 3000, 90_000).0, &mut Findings::default()).unwrap().tracks[0].codec.clone();
+    let (width, height, sar, frame_rate) = (640, 360, (1, 1), None);
+    let record = Bytes::from_static(&[
+        1, 1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 63, 0xf0, 0, 0xfc, 0xfd, 0xf8, 0xf8, 0, 0, 15, 0,
+    ]);
+    let h265 = TrackConfig::H265(H265Config { record, width, height, sar, frame_rate });
+    let record = Bytes::from_static(&[0x81, 0x24, 0x4c, 0]);
+    let av1 = TrackConfig::Av1(Av1Config { record, width, height, sar, frame_rate });
+    for (config, codec) in [(h265, "hvc1.1.6.L63.90"), (av1, "av01.1.04M.10")] {
+        assert_eq!(config.rfc6381(), codec);
+        assert_eq!(codec_of(config), codec);
+    }
     assert_eq!(Init::read(b"G@\0\x10 this is no MP4", &mut findings), None);
 }
 

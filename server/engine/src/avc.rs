@@ -48,8 +48,13 @@ pub fn nal_units(access_unit: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The slices alone: parameter sets stand in the configuration, delimiters and filler carry nothing, and the only SEI
 /// that our encoders write is their name and settings.
 pub fn slices_only(access_unit: &[u8]) -> Bytes {
+    filtered(access_unit, |unit| matches!(unit.first().map(|b| b & 0x1f), Some(1..=5)))
+}
+
+/// The NAL units that are kept.
+pub(crate) fn filtered(access_unit: &[u8], keep: impl Fn(&[u8]) -> bool) -> Bytes {
     let mut out = BytesMut::with_capacity(access_unit.len());
-    for unit in nal_units(access_unit).filter(|u| matches!(u.first().map(|b| b & 0x1f), Some(1..=5))) {
+    for unit in nal_units(access_unit).filter(|unit| keep(unit)) {
         put_u32_length(&mut out, unit.len());
         out.extend_from_slice(unit);
     }
@@ -79,7 +84,8 @@ pub fn to_annex_b(access_unit: &[u8], config: Option<&H264Config>) -> Vec<u8> {
     out
 }
 
-fn take_set(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// A parameter set behind its length of two bytes, and what follows.
+pub(crate) fn take_set(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_at_checked(2)?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(length.try_into().ok()?)))
 }

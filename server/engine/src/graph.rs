@@ -19,18 +19,18 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use media::{AacConfig, MediaDuration, MediaTime, TrackConfig};
+use media::{AacConfig, MediaDuration, MediaTime, TrackConfig, TrackKind};
 
-use crate::avc;
 use crate::backend::cuda;
 use crate::backend::realize::{self, BackendError, make};
 use crate::backend::{
-    self, AacEncoder, Choice, Codec, GraphPlan, Memory, Policy, Preset, RateUnit, RungPlan, RungRequest, Series,
+    self, AacEncoder, Choice, Codec, GraphPlan, Memory, Policy, Preset, RateChange, RungPlan, RungRequest, Series,
 };
 use crate::probe::devices;
 use crate::protocol::{MAX_UNIT, Start, Stats, Unit};
 use crate::spec::{AudioRung, VideoRung};
 use crate::timeline::{AudioTimeline, Decimator, RateGauge, VideoTimeline};
+use crate::{av1, avc, hevc};
 
 /// Units waiting for the decoder. When full, `push` blocks, the socket fills and the parent's queue decides what to drop.
 const VIDEO_QUEUE: u64 = 8;
@@ -56,6 +56,13 @@ pub(crate) enum GraphError {
     State(#[from] gst::StateChangeError),
     #[error("the pipeline failed: {0}")]
     Failed(String),
+}
+
+impl GraphError {
+    /// No worker on this host will do better.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::Refused(refused)) if refused.is_final())
+    }
 }
 
 pub(crate) struct Graph {
@@ -131,8 +138,8 @@ impl Graph {
     pub(crate) fn push(&mut self, config: &Arc<TrackConfig>, unit: &Unit) -> Result<(), GraphError> {
         self.fed = true;
         match (&mut self.video, &mut self.audio) {
-            (Some(video), _) if matches!(**config, TrackConfig::H264(_)) => video.push(config, unit),
-            (_, Some(audio)) if !matches!(**config, TrackConfig::H264(_)) => {
+            (Some(video), _) if config.kind() == TrackKind::Video => video.push(config, unit),
+            (_, Some(audio)) if config.kind() == TrackKind::Audio => {
                 audio.push(&self.pipeline, config, unit, &self.counters)
             }
             // The spec asks for nothing of this kind.
@@ -291,7 +298,7 @@ impl AudioInput {
                         .build();
                     (caps, "avdec_aac")
                 }
-                TrackConfig::H264(_) => return Ok(()),
+                TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_) => return Ok(()),
             };
             match &self.decoder {
                 None => {
@@ -378,7 +385,8 @@ fn lay_out(start: &Start) -> Result<(GraphPlan, Vec<RungRequest>), BackendError>
         None | Some(Policy::Cpu) => Policy::Cpu,
         Some(Policy::GpuOnly | Policy::Shorten) => Policy::GpuOnly,
     };
-    let choice: Choice = backend::choose(policy, Codec::H264, &rungs, device.as_ref(), realize::software_encoder())?;
+    let software = realize::software_encoders();
+    let choice: Choice = backend::choose(policy, Codec::H264, &rungs, device.as_ref(), &software)?;
     if start.device.is_some() {
         let reasons: Vec<String> = choice.fallen_back.iter().map(ToString::to_string).collect();
         let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
@@ -389,7 +397,7 @@ fn lay_out(start: &Start) -> Result<(GraphPlan, Vec<RungRequest>), BackendError>
 
 fn request(rung: &VideoRung) -> RungRequest {
     RungRequest {
-        codec: Codec::H264,
+        codec: rung.codec,
         width: rung.width,
         height: rung.height,
         bitrate: rung.bitrate,
@@ -463,8 +471,13 @@ fn build_rung(
     let caps = make("capsfilter")?;
     caps.set_property("caps", realize::scaled_caps(plan, request, plan.memory));
     let encoder = realize::element(&plan.encoder)?;
+    let (media_type, format, alignment) = match rung.codec {
+        Codec::H264 => ("video/x-h264", "avc", "au"),
+        Codec::H265 => ("video/x-h265", "hvc1", "au"),
+        Codec::Av1 => ("video/x-av1", "obu-stream", "tu"),
+    };
     let sink = output_sink(
-        &gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build(),
+        &gst::Caps::builder(media_type).field("stream-format", format).field("alignment", alignment).build(),
         video_samples(rung, track, timeline, output),
     );
     let mut chain = vec![queue.clone(), scaler, caps.clone()];
@@ -597,23 +610,41 @@ fn pin_colorimetry(pad: &gst::Pad, filter: &gst::Element) {
 }
 
 /// Keeps the bit rate of a second what it should be when the source's real rate is not the nominal one.
-fn correct_bitrate(encoder: &gst::Element, rate: RateUnit, bitrate: u32, gate: &Arc<Gate>) {
+fn correct_bitrate(encoder: &gst::Element, rate: RateChange, bitrate: u32, gate: &Arc<Gate>) {
+    let (unit, waits_for_key) = match rate {
+        RateChange::AtOnce(unit) => (unit, false),
+        RateChange::WithKey(unit) => (unit, true),
+        RateChange::Needless => return,
+    };
     let Some(pad) = encoder.static_pad("sink") else { return };
-    let gauge: Mutex<Option<RateGauge>> = Mutex::new(None);
+    #[derive(Default)]
+    struct State {
+        gauge: Option<RateGauge>,
+        /// Bits a second that the encoder has not been told yet.
+        due: Option<u32>,
+        /// The next picture is to be a key picture.
+        key: bool,
+    }
+    let state: Mutex<State> = Mutex::default();
     let (encoder, gate) = (encoder.downgrade(), gate.clone());
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let state = &mut *lock(&state);
+        if let Some(gst::PadProbeData::Event(event)) = &info.data {
+            state.key |= gst_video::ForceKeyUnitEvent::is(event);
+        }
         let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
-        let mut gauge = lock(&gauge);
-        let gauge = gauge.get_or_insert_with(|| {
+        let gauge = state.gauge.get_or_insert_with(|| {
             let told = pad.current_caps().and_then(|c| c.structure(0)?.get::<gst::Fraction>("framerate").ok());
             let of = |v: i32| u32::try_from(v).unwrap_or(0);
             RateGauge::new(told.map_or(NOMINAL_RATE, |r| (of(r.numer()), of(r.denom()))))
         });
-        if let (Some(percent), Some(encoder)) =
-            (gauge.picture(pts.nseconds(), gate.resumed_at.load(Ordering::Relaxed)), encoder.upgrade())
-        {
+        if let Some(percent) = gauge.picture(pts.nseconds(), gate.resumed_at.load(Ordering::Relaxed)) {
             let bits = u64::from(bitrate).saturating_mul(percent) / 100;
-            realize::set_bitrate(&encoder, rate, u32::try_from(bits).unwrap_or(u32::MAX));
+            state.due = Some(u32::try_from(bits).unwrap_or(u32::MAX));
+        }
+        let now = std::mem::take(&mut state.key) || !waits_for_key;
+        if now && let (Some(bits), Some(encoder)) = (state.due.take(), encoder.upgrade()) {
+            realize::set_bitrate(&encoder, unit, bits);
         }
         gst::PadProbeReturn::Ok
     });
@@ -686,40 +717,56 @@ fn output_sink(caps: &gst::Caps, mut taken: Taken) -> gst_app::AppSink {
     sink
 }
 
-/// Encoded pictures as the contract wants them: slices only, the source's own presentation times.
+/// Encoded pictures as the contract wants them: nothing but the picture, the source's own presentation times.
 fn video_samples(rung: &VideoRung, track: u8, timeline: &Arc<Mutex<VideoTimeline>>, output: &Output) -> Taken {
     let (rung, timeline, output) = (rung.clone(), timeline.clone(), output.clone());
     let mut known: Option<(Vec<u8>, Arc<TrackConfig>)> = None;
     Box::new(move |sample| {
-        let Some(avcc) = codec_data(sample) else { return };
-        if known.as_ref().is_none_or(|(old, _)| *old != avcc) {
+        let Some(Ok(map)) = sample.buffer().map(|b| b.map_readable()) else { return };
+        let header = match rung.codec {
+            Codec::H264 | Codec::H265 => codec_data(sample),
+            // Not every element says it in its caps; it stands in every key frame.
+            Codec::Av1 => av1::record(&map),
+        };
+        if let Some(header) = header.filter(|new| known.as_ref().is_none_or(|(old, _)| old != new)) {
             let rate = match (rung.frame_rate, lock(&timeline).nominal_rate) {
                 (Some(r), Some(n)) if fraction(n) < fraction(r) => Some(n),
                 (Some(r), _) => Some(r),
                 (None, n) => n,
             };
-            let Some(config) = avc::config_from_avcc(&avcc, rung.width, rung.height, rate) else { return };
-            known = Some((avcc, TrackConfig::H264(config).shared()));
+            let Some(config) = video_config(&rung, &header, rate) else { return };
+            known = Some((header, config.shared()));
         }
-        let (Some((_, config)), Some(buffer), Some(segment)) =
-            (&known, sample.buffer(), sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>()))
+        let (Some((_, config)), Some(segment)) =
+            (&known, sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>()))
         else {
             return;
         };
         // Encoders move their segment so that decoding times cannot be negative; running time undoes that.
-        let (Some(at), Ok(map)) = (buffer.pts().and_then(|pts| segment.to_running_time(pts)), buffer.map_readable())
-        else {
+        let Some(at) = sample.buffer().and_then(|b| b.pts()).and_then(|pts| segment.to_running_time(pts)) else {
             return;
         };
-        let data = avc::slices_only(&map);
+        let (data, key) = match rung.codec {
+            Codec::H264 => (avc::slices_only(&map), avc::has_idr(&map)),
+            Codec::H265 => (hevc::slices_only(&map), hevc::is_idr(&map)),
+            Codec::Av1 => (av1::sample(&map), av1::is_key(&map)),
+        };
         if data.is_empty() || data.len() > MAX_UNIT {
             return;
         }
         let pts = lock(&timeline).leave(at.nseconds());
-        let key = avc::has_idr(&data);
         let unit = Unit { track, key, force_key: false, pts, dts: pts, duration: None, data };
         output(track, config.clone(), unit);
     })
+}
+
+/// A rung's configuration out of what its encoder says of the stream: an avcC, hvcC or av1C record.
+fn video_config(rung: &VideoRung, record: &[u8], rate: Option<(u32, u32)>) -> Option<TrackConfig> {
+    match rung.codec {
+        Codec::H264 => avc::config_from_avcc(record, rung.width, rung.height, rate).map(TrackConfig::H264),
+        Codec::H265 => hevc::config_from_hvcc(record, rung.width, rung.height, rate).map(TrackConfig::H265),
+        Codec::Av1 => Some(TrackConfig::Av1(av1::config(record, rung.width, rung.height, rate))),
+    }
 }
 
 /// AAC frames on the session's grid.

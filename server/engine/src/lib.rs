@@ -4,12 +4,14 @@
 //! way through it: `parent` (feeds, supervises, replays) -> `protocol` (bytes on a socket) -> `worker` (the child's main
 //! loop) -> `graph` (decode once, encode N times) -> `protocol` -> `parent` (each unit once, in order).
 
+pub mod av1;
 pub mod avc;
 pub mod backend;
 pub mod demo;
 mod feed;
 pub mod gauge;
 mod graph;
+pub mod hevc;
 mod host;
 mod lag;
 pub mod motion;
@@ -24,5 +26,5 @@ pub mod worker;
 
 pub use host::{DeviceHost, HostEnded, HostOptions};
 pub use parent::{Engine, EngineEvent, EngineInput, EngineOptions, MoveFault, Mover, Seat};
-pub use resolve::{RungRequest, resolve};
+pub use resolve::{RungRequest, rendition_id, resolve};
 pub use spec::{AudioRung, LadderSpec, OnDevice, VideoRung};

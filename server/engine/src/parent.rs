@@ -72,7 +72,7 @@ pub enum EngineEvent {
     Suspended(Vec<RenditionId>),
     /// The worker died or stalled and was started anew; playback goes on behind it.
     WorkerRestarted { reason: String, restarts: u32 },
-    /// The worker crashed too often; nothing more comes from this engine.
+    /// The worker crashed too often, or said that this host cannot make the ladder; nothing more comes from this engine.
     Failed { reason: String },
 }
 
@@ -329,6 +329,8 @@ enum Ended {
     Finished,
     /// The engine was dropped, or its events are no longer read.
     Unwanted,
+    /// No worker here can make the ladder.
+    Refused(String),
     /// All that was sent came out: the session goes on in the worker that waits.
     Moved(Box<Line>, Move),
     Died {
@@ -353,6 +355,11 @@ impl Supervisor {
         loop {
             let (reason, first_output) = match self.one_life(waiting.take(), resume, &mut gone, &mut orders).await {
                 Ended::Finished | Ended::Unwanted => return,
+                Ended::Refused(reason) => {
+                    warn!(reason, "nothing here makes the ladder");
+                    let _ = self.events.send(EngineEvent::Failed { reason }).await;
+                    return;
+                }
                 Ended::Moved(line, order) => {
                     self.shared.switched();
                     self.shared.feed().switch();
@@ -424,7 +431,9 @@ impl Supervisor {
             loop {
                 match protocol::decode(&mut input).map_err(std::io::Error::other)? {
                     Some(Message::Ready) => break,
-                    Some(Message::Fault(text)) => return Err(std::io::Error::other(printable(&text))),
+                    Some(Message::Fault(text) | Message::Refused(text)) => {
+                        return Err(std::io::Error::other(printable(&text)));
+                    }
                     Some(_) => return Err(std::io::Error::other("it spoke nonsense")),
                     None if line.socket.read_buf(&mut input).await? == 0 => {
                         return Err(std::io::Error::other("it died"));
@@ -760,6 +769,7 @@ impl Supervisor {
                     }
                 }
                 Message::Fault(text) => fault = Some(printable(&text)),
+                Message::Refused(text) => return Ended::Refused(printable(&text)),
                 Message::Start(_) | Message::Suspend(_) | Message::Stop => {
                     return died("it spoke nonsense: a parent's message".into());
                 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use media::{AacConfig, H264Config, MediaDuration, MediaTime, OpusConfig, TrackConfig};
+use media::{AacConfig, Av1Config, H264Config, H265Config, MediaDuration, MediaTime, OpusConfig, TrackConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{LadderSpec, OnDevice};
@@ -17,7 +17,7 @@ pub const MAX_UNIT: usize = 8 << 20;
 const MAX_MESSAGE: usize = MAX_UNIT + 64;
 /// The ladder as JSON.
 const MAX_START: usize = 64 << 10;
-/// One parameter set; ISO 14496-15 gives them 16-bit lengths, real ones are below 100 bytes.
+/// One parameter set or configuration record; ISO 14496-15 gives them 16-bit lengths, real ones are below 200 bytes.
 const MAX_SET: usize = 4 << 10;
 /// Picture parameter sets: H.264 allows 256 ids.
 const MAX_PPS: usize = 256;
@@ -48,6 +48,8 @@ pub enum Message {
     Ready,
     /// Worker to parent: why it is about to exit.
     Fault(String),
+    /// Worker to parent, instead of `Ready`: why no worker on this host can make the ladder.
+    Refused(String),
     /// Worker to parent, when something changed: the proof of life while nothing comes out (undecodable input).
     Stats(Stats),
 }
@@ -106,6 +108,7 @@ mod kind {
     pub(super) const FAULT: u8 = 6;
     pub(super) const STATS: u8 = 7;
     pub(super) const SUSPEND: u8 = 8;
+    pub(super) const REFUSED: u8 = 9;
 }
 
 const FLAG_KEY: u8 = 1;
@@ -193,8 +196,8 @@ fn encode_body(message: &Message, out: &mut BytesMut) -> Result<(), ProtocolErro
         }
         Message::Stop => out.put_u8(kind::STOP),
         Message::Ready => out.put_u8(kind::READY),
-        Message::Fault(text) => {
-            out.put_u8(kind::FAULT);
+        Message::Fault(text) | Message::Refused(text) => {
+            out.put_u8(if matches!(message, Message::Fault(_)) { kind::FAULT } else { kind::REFUSED });
             let mut end = text.len().min(MAX_TEXT);
             while !text.is_char_boundary(end) {
                 end -= 1;
@@ -225,7 +228,8 @@ fn decode_body(kind: u8, body: &mut Bytes) -> Result<Option<Message>, ProtocolEr
         kind::STOP => body.is_empty().then_some(Message::Stop),
         kind::READY => body.is_empty().then_some(Message::Ready),
         kind::FAULT if body.len() <= MAX_TEXT => Some(Message::Fault(String::from_utf8_lossy(body).into_owned())),
-        kind::FAULT => return Err(ProtocolError::TooLong(body.len())),
+        kind::REFUSED if body.len() <= MAX_TEXT => Some(Message::Refused(String::from_utf8_lossy(body).into_owned())),
+        kind::FAULT | kind::REFUSED => return Err(ProtocolError::TooLong(body.len())),
         kind::STATS => (|| {
             let stats = Stats {
                 consumed: body.try_get_u64().ok()?,
@@ -270,15 +274,18 @@ fn encode_config(config: &TrackConfig, out: &mut BytesMut) -> Result<(), Protoco
             for set in &c.pps {
                 put_set(set, out)?;
             }
-            out.put_u32(c.width);
-            out.put_u32(c.height);
-            out.put_u32(c.sar.0);
-            out.put_u32(c.sar.1);
+            put_picture((c.width, c.height), c.sar, c.frame_rate, out);
             out.put_u8(c.reorder_depth);
-            // No rate has zero seconds: (0, 0) says that there is none.
-            let rate = c.frame_rate.unwrap_or((0, 0));
-            out.put_u32(rate.0);
-            out.put_u32(rate.1);
+        }
+        TrackConfig::H265(c) => {
+            out.put_u8(3);
+            put_set(&c.record, out)?;
+            put_picture((c.width, c.height), c.sar, c.frame_rate, out);
+        }
+        TrackConfig::Av1(c) => {
+            out.put_u8(4);
+            put_set(&c.record, out)?;
+            put_picture((c.width, c.height), c.sar, c.frame_rate, out);
         }
         TrackConfig::Aac(c) => {
             out.put_u8(1);
@@ -306,18 +313,9 @@ fn decode_config(body: &mut Bytes) -> Option<TrackConfig> {
                 return None;
             }
             let pps = (0..count).map(|_| get_set(body)).collect::<Option<Vec<_>>>()?;
-            TrackConfig::H264(H264Config {
-                sps,
-                pps,
-                width: body.try_get_u32().ok()?,
-                height: body.try_get_u32().ok()?,
-                sar: (body.try_get_u32().ok()?, body.try_get_u32().ok()?),
-                reorder_depth: body.try_get_u8().ok()?,
-                frame_rate: match (body.try_get_u32().ok()?, body.try_get_u32().ok()?) {
-                    (_, 0) => None,
-                    rate => Some(rate),
-                },
-            })
+            let ((width, height), sar, frame_rate) = get_picture(body)?;
+            let reorder_depth = body.try_get_u8().ok()?;
+            TrackConfig::H264(H264Config { sps, pps, width, height, sar, reorder_depth, frame_rate })
         }
         1 => TrackConfig::Aac(AacConfig {
             asc: get_set(body)?,
@@ -327,8 +325,41 @@ fn decode_config(body: &mut Bytes) -> Option<TrackConfig> {
             frame_samples: body.try_get_u16().ok()?,
         }),
         2 => TrackConfig::Opus(OpusConfig { channels: body.try_get_u8().ok()?, pre_skip: body.try_get_u16().ok()? }),
+        3 => {
+            let record = get_set(body)?;
+            let ((width, height), sar, frame_rate) = get_picture(body)?;
+            TrackConfig::H265(H265Config { record, width, height, sar, frame_rate })
+        }
+        4 => {
+            let record = get_set(body)?;
+            let ((width, height), sar, frame_rate) = get_picture(body)?;
+            TrackConfig::Av1(Av1Config { record, width, height, sar, frame_rate })
+        }
         _ => return None,
     })
+}
+
+/// Size, sample aspect ratio and frame rate.
+type PictureShape = ((u32, u32), (u32, u32), Option<(u32, u32)>);
+
+fn put_picture(size: (u32, u32), sar: (u32, u32), frame_rate: Option<(u32, u32)>, out: &mut BytesMut) {
+    // No rate has zero seconds: (0, 0) says that there is none.
+    for (a, b) in [size, sar, frame_rate.unwrap_or((0, 0))] {
+        out.put_u32(a);
+        out.put_u32(b);
+    }
+}
+
+fn get_picture(body: &mut Bytes) -> Option<PictureShape> {
+    let mut pair = || Some((body.try_get_u32().ok()?, body.try_get_u32().ok()?));
+    Some((
+        pair()?,
+        pair()?,
+        match pair()? {
+            (_, 0) => None,
+            rate => Some(rate),
+        },
+    ))
 }
 
 fn put_set(set: &[u8], out: &mut BytesMut) -> Result<(), ProtocolError> {
@@ -376,6 +407,14 @@ mod tests {
                     reorder_depth,
                     frame_rate: rate.map(|r| (r, 1001)),
                 })),
+            (bytes(200), any::<[u32; 4]>(), any::<Option<u32>>(), any::<bool>()).prop_map(|(record, n, rate, av1)| {
+                let ((width, height), sar, frame_rate) = ((n[0], n[1]), (n[2], n[3]), rate.map(|r| (r, 1001)));
+                if av1 {
+                    TrackConfig::Av1(Av1Config { record, width, height, sar, frame_rate })
+                } else {
+                    TrackConfig::H265(H265Config { record, width, height, sar, frame_rate })
+                }
+            }),
             (bytes(10), any::<u32>(), any::<(u8, u8, u16)>()).prop_map(|(asc, sample_rate, (channels, o, f))| {
                 TrackConfig::Aac(AacConfig { asc, sample_rate, channels, object_type: o, frame_samples: f })
             }),
@@ -404,6 +443,7 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..9).prop_map(Message::Suspend),
             Just(Message::Ready),
             "[ -~]{0,200}".prop_map(Message::Fault),
+            "[ -~]{0,200}".prop_map(Message::Refused),
             any::<(u64, u64, u64)>().prop_map(|(consumed, decoded, errors)| Message::Stats(Stats {
                 consumed,
                 decoded,
@@ -413,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_names_no_device_and_no_tune_is_understood() {
+    fn a_start_that_names_no_device_codec_or_tune_is_understood() {
         let json = r#"{"spec":{"video":[{"id":"v360","width":640,"height":360,"frame_rate":null,"bitrate":1,
             "preset":"veryfast"}],"audio":null},"audio_origin":null,"resume":[null]}"#;
         let mut wire = BytesMut::new();
@@ -421,7 +461,9 @@ mod tests {
         wire.put_u8(kind::START);
         wire.put_slice(json.as_bytes());
         let Some(Message::Start(start)) = decode(&mut wire).unwrap() else { panic!("no start") };
-        assert_eq!((start.device, start.spec.video[0].tune), (None, crate::backend::Tune::UltraLowLatency));
+        let rung = &start.spec.video[0];
+        let usual = (crate::backend::Codec::H264, crate::backend::Tune::UltraLowLatency);
+        assert_eq!((start.device, (rung.codec, rung.tune)), (None, usual));
     }
 
     proptest! {

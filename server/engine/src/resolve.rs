@@ -2,7 +2,7 @@
 
 use media::{H264Config, RenditionId, TrackConfig};
 
-use crate::backend::Tune;
+use crate::backend::{Codec, Tune};
 use crate::spec::{AudioRung, LadderSpec, VideoRung};
 
 /// One rung as the operator asks for it.
@@ -14,7 +14,9 @@ pub struct RungRequest {
     pub bitrate: u32,
     /// Upper bound in frames a second.
     pub max_frame_rate: Option<u32>,
+    pub codec: Codec,
     pub preset: String,
+    pub tune: Tune,
 }
 
 /// Encoders and players want at least a macroblock each way.
@@ -22,8 +24,8 @@ const MIN_SIDE: u32 = 16;
 /// Rates of AAC-LC that every player takes; what comes in (Opus) is always 48 kHz.
 const AUDIO_SAMPLE_RATE: u32 = 48_000;
 
-/// The ladder for a source. With `passthrough` the publisher's own video is the top rendition, so rungs as high as the
-/// source fall away too; without it at least one video rung is left, at the source's size if all asked for more.
+/// The ladder for a source. With `passthrough` the publisher's own video is the top rendition, so H.264 rungs as high as the
+/// source fall away too; without it at least one rung of each codec is left, at the source's size if all asked for more.
 /// Audio that is AAC already needs no rung.
 pub fn resolve(
     video: Option<&H264Config>,
@@ -40,7 +42,7 @@ pub fn resolve(
             sample_rate: AUDIO_SAMPLE_RATE,
             channels: opus.channels.clamp(1, 2),
         }),
-        Some(TrackConfig::Aac(_) | TrackConfig::H264(_)) | None => None,
+        Some(TrackConfig::Aac(_) | TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_)) | None => None,
     };
     LadderSpec { video, audio }
 }
@@ -48,21 +50,34 @@ pub fn resolve(
 fn resolve_video(source: &H264Config, rungs: &[RungRequest], passthrough: bool) -> Vec<VideoRung> {
     let (full_width, full_height) = square_pixel_size(source);
     let mut wanted: Vec<&RungRequest> = rungs.iter().collect();
-    // Highest first; of two rungs of one height the one with more bits stays, since the height is the rendition's name.
-    wanted.sort_by_key(|r| std::cmp::Reverse((r.height, r.bitrate)));
-    wanted.dedup_by_key(|r| even(r.height));
-    let mut kept: Vec<VideoRung> = wanted
-        .iter()
-        .filter(|r| if passthrough { r.height < full_height } else { r.height <= full_height })
-        .filter_map(|r| rung(source, r, full_width, full_height, r.height))
-        .collect();
-    if kept.is_empty()
-        && !passthrough
-        && let Some(smallest) = wanted.last()
-    {
-        kept.extend(rung(source, smallest, full_width, full_height, full_height));
+    // Highest first; of two rungs of one height and codec, which are the rendition's name, the one with more bits stays.
+    let rank = |r: &&RungRequest| (std::cmp::Reverse(even(r.height)), r.codec, std::cmp::Reverse(r.bitrate));
+    wanted.sort_by_key(rank);
+    wanted.dedup_by_key(|r| (even(r.height), r.codec));
+    // What is passed through is H.264, so a rung of another codec is worth it at that height too.
+    let passed = |r: &RungRequest| passthrough && r.codec == Codec::H264;
+    let fits = |r: &RungRequest| if passed(r) { r.height < full_height } else { r.height <= full_height };
+    let mut kept: Vec<(u32, &RungRequest)> = wanted.iter().filter(|r| fits(r)).map(|r| (r.height, *r)).collect();
+    for codec in [Codec::H264, Codec::H265, Codec::Av1] {
+        if !passthrough
+            && kept.iter().all(|(_, r)| r.codec != codec)
+            && let Some(smallest) = wanted.iter().rfind(|r| r.codec == codec)
+        {
+            kept.push((full_height, smallest));
+        }
     }
-    kept
+    kept.sort_by_key(|(height, r)| (std::cmp::Reverse(*height), r.codec));
+    kept.into_iter().filter_map(|(height, r)| rung(source, r, full_width, full_height, height)).collect()
+}
+
+/// `v480`, `v480-h265`, `v480-av1`: renditions of the usual codec are named by their height alone.
+pub fn rendition_id(height: u32, codec: Codec) -> Option<RenditionId> {
+    let name = match codec {
+        Codec::H264 => format!("v{height}"),
+        Codec::H265 => format!("v{height}-h265"),
+        Codec::Av1 => format!("v{height}-av1"),
+    };
+    name.parse().ok()
 }
 
 /// The largest square-pixel picture that needs no upscaling: the side that the sample aspect ratio would stretch keeps
@@ -80,16 +95,17 @@ fn rung(source: &H264Config, request: &RungRequest, full_w: u32, full_h: u32, he
     let width = if height >= even(full_h) { even(full_w) } else { even_nearest(full_w, height, full_h) };
     let width = width.min(even(full_w)).max(MIN_SIDE);
     Some(VideoRung {
-        id: RenditionId::try_from(format!("v{height}")).ok()?,
+        id: rendition_id(height, request.codec)?,
         width,
         height,
         frame_rate: request.max_frame_rate.filter(|max| *max > 0).and_then(|max| match source.frame_rate {
             Some((n, d)) if d > 0 && u64::from(n) <= u64::from(max) * u64::from(d) => None,
             _ => Some((max, 1)),
         }),
+        codec: request.codec,
         bitrate: request.bitrate,
         preset: request.preset.clone(),
-        tune: Tune::default(),
+        tune: request.tune,
     })
 }
 
@@ -123,7 +139,12 @@ mod tests {
     }
 
     fn request(height: u32) -> RungRequest {
-        RungRequest { height, bitrate: height * 3000, max_frame_rate: None, preset: "veryfast".into() }
+        coded(height, Codec::H264)
+    }
+
+    fn coded(height: u32, codec: Codec) -> RungRequest {
+        let (preset, tune) = ("veryfast".into(), Tune::default());
+        RungRequest { height, bitrate: height * 3000, max_frame_rate: None, codec, preset, tune }
     }
 
     fn sizes(spec: &LadderSpec) -> Vec<(String, u32, u32)> {
@@ -146,6 +167,33 @@ mod tests {
         let small = source(320, 181, (1, 1), None);
         assert_eq!(sizes(&resolve(Some(&small), None, &[request(720)], false, 0)), [("v180".into(), 320, 180)]);
         assert!(resolve(Some(&small), None, &[request(720)], true, 0).video.is_empty());
+    }
+
+    #[test]
+    fn rungs_of_one_height_and_different_codecs_are_different_renditions() {
+        let ladder =
+            [coded(480, Codec::Av1), coded(480, Codec::H264), coded(480, Codec::H265), coded(720, Codec::H265)];
+        let sd = source(854, 480, (1, 1), None);
+        let ids = |passthrough| -> Vec<String> {
+            resolve(Some(&sd), None, &ladder, passthrough, 0).video.iter().map(|r| r.id.to_string()).collect()
+        };
+        assert_eq!(ids(false), ["v480", "v480-h265", "v480-av1"]);
+        // The publisher's own video is H.264 of that height already.
+        assert_eq!(ids(true), ["v480-h265", "v480-av1"]);
+    }
+
+    /// Who decodes only one of the codecs must find one.
+    #[test]
+    fn a_small_source_keeps_one_rung_of_each_codec_without_passthrough() {
+        let ladder =
+            [coded(1080, Codec::H264), coded(720, Codec::H264), coded(360, Codec::H265), coded(1080, Codec::Av1)];
+        let small = source(640, 360, (1, 1), None);
+        let spec = resolve(Some(&small), None, &ladder, false, 0);
+        let got: Vec<_> = spec.video.iter().map(|r| (r.id.as_str(), r.height, r.bitrate)).collect();
+        let wanted = [("v360", 360, 720 * 3000), ("v360-h265", 360, 360 * 3000), ("v360-av1", 360, 1080 * 3000)];
+        assert_eq!(got, wanted);
+        let spec = resolve(Some(&small), None, &ladder, true, 0);
+        assert_eq!(spec.video.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["v360-h265"]);
     }
 
     #[test]
@@ -189,10 +237,11 @@ mod tests {
         #[test]
         fn never_upscales_and_keeps_the_aspect_ratio(
             w in 64u32..4096, h in 64u32..4096, sar in prop_oneof![Just((1u32, 1u32)), (1u32..4, 1u32..4), Just((0, 0))],
-            heights in proptest::collection::vec(16u32..2400, 0..6), passthrough: bool,
+            heights in proptest::collection::vec((16u32..2400, prop_oneof![Just(Codec::H264), Just(Codec::H265), Just(Codec::Av1)]), 0..6),
+            passthrough: bool,
         ) {
             let src = source(w, h, sar, Some((30, 1)));
-            let ladder: Vec<_> = heights.iter().map(|h| request(*h)).collect();
+            let ladder: Vec<_> = heights.iter().map(|(h, codec)| coded(*h, *codec)).collect();
             let spec = resolve(Some(&src), None, &ladder, passthrough, 0);
             prop_assert!(spec.video.len() <= ladder.len());
             if !passthrough && !ladder.is_empty() {

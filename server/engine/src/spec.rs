@@ -3,7 +3,7 @@
 use media::RenditionId;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Family, Policy, Tune};
+use crate::backend::{Codec, Family, Policy, Tune};
 
 /// A ladder as data, resolved for one source: what the worker makes of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct VideoRung {
     pub height: u32,
     /// Frame rate as (frames, seconds); None: the source's.
     pub frame_rate: Option<(u32, u32)>,
+    #[serde(default)]
+    pub codec: Codec,
     /// Bits a second.
     pub bitrate: u32,
     /// x264's word (`veryfast`) or NVENC's (`p4`); every back end knows both.

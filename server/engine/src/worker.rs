@@ -102,7 +102,9 @@ fn session(socket: UnixStream, failure: Failure) -> std::io::Result<ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let text = e.to_string();
-            writer.send(&Message::Fault(text.clone()));
+            let message =
+                if matches!(&e, WorkerError::Graph(e) if e.is_final()) { Message::Refused } else { Message::Fault };
+            writer.send(&message(text.clone()));
             complain(&text)
         }
     })

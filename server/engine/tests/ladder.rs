@@ -3,8 +3,9 @@
 
 mod support;
 
-use engine::backend::{Family, Policy};
-use engine::{Engine, EngineEvent, OnDevice};
+use engine::backend::{Codec, Family, Policy, Tune};
+use engine::{Engine, EngineEvent, OnDevice, VideoRung};
+use gstreamer::prelude::*;
 use media::{MediaDuration, MediaTime, TrackConfig};
 use support::*;
 
@@ -42,6 +43,118 @@ async fn every_rung_has_every_picture_at_its_exact_time_and_keys_only_where_forc
     assert_eq!(pictures.len(), 120);
     assert!(pictures.iter().all(|(_, bytes)| bytes.len() == 320 * 180 * 3 / 2), "{}", pictures[0].1.len());
     assert!(got.restarts.is_empty() && got.failed.is_none());
+}
+
+fn coded(codec: Codec, rung: VideoRung) -> VideoRung {
+    VideoRung { codec, ..rung }
+}
+
+/// What a ladder may be made of here. Every host has H.264; the other codecs' encoders are those that make key pictures when
+/// they are told to (av1enc from GStreamer 1.24.5 on).
+fn codecs() -> Vec<Codec> {
+    gstreamer::init().unwrap();
+    let release = |factory: &str| {
+        let version = gstreamer::ElementFactory::find(factory)?.plugin()?.version();
+        let numbers: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
+        Some(numbers)
+    };
+    let mut codecs = vec![Codec::H264];
+    codecs.extend(release("x265enc").map(|_| Codec::H265));
+    codecs.extend(release("av1enc").filter(|v| *v >= vec![1, 24, 5]).map(|_| Codec::Av1));
+    codecs
+}
+
+/// Under every tune, since look-ahead is what delays and loses key pictures.
+#[tokio::test]
+async fn every_codec_has_every_picture_at_its_exact_time_and_keys_only_where_forced() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let source = h264(640, 360, 30, 120, 45, START);
+    let there = codecs();
+    assert!(there.contains(&Codec::H265) || std::env::var("FISHLADDER_STRICT").as_deref() != Ok("1"), "x265enc");
+    for tune in [Tune::UltraLowLatency, Tune::LowLatency, Tune::HighQuality] {
+        let rungs = there.iter().map(|codec| {
+            let id = format!("{codec:?}").to_lowercase();
+            VideoRung { tune, ..coded(*codec, rung(&id, 320, 180, None)) }
+        });
+        let got = run_through(spec(rungs.collect(), None), interleave(&source, &[])).await;
+        assert!(got.restarts.is_empty() && got.failed.is_none(), "{:?} {:?}", got.restarts, got.failed);
+        for (id, units) in &got.units {
+            assert_eq!(got.pts(id), pts(&source), "{id} {tune:?}");
+            assert_eq!(got.keys(id), key_pts(&source), "{id} {tune:?}");
+            assert!(units.iter().all(|u| u.config == units[0].config && u.dts == u.pts), "{id}");
+            let (codecs, caps, decoder) = match &*units[0].config {
+                TrackConfig::H264(_) => ("avc1.", "video/x-h264,stream-format=byte-stream,alignment=au", "avdec_h264"),
+                TrackConfig::H265(_) => ("hvc1.1.6.L", "video/x-h265,stream-format=hvc1,alignment=au", "avdec_h265"),
+                _ => ("av01.0.0", "video/x-av1,stream-format=obu-stream,alignment=tu", "av1dec"),
+            };
+            assert!(units[0].config.rfc6381().starts_with(codecs), "{}", units[0].config.rfc6381());
+            let pictures = decode(units, caps, decoder);
+            assert_eq!(pictures.len(), 120, "{id} {tune:?}");
+            assert!(pictures.iter().all(|(_, bytes)| bytes.len() == 320 * 180 * 3 / 2), "{id}");
+        }
+        assert_eq!(got.units.len(), there.len());
+    }
+}
+
+/// Nothing is made in its place, and nobody tries again and again: an encoder does not come by itself.
+#[tokio::test]
+async fn a_codec_that_nothing_here_encodes_ends_the_session_at_once_and_says_what_to_install() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let there = codecs();
+    let source = h264(320, 180, 30, 30, 30, START);
+    for (codec, package) in
+        [(Codec::H265, "gstreamer1.0-plugins-bad (x265enc)"), (Codec::Av1, "1.24.5 or newer (av1enc")]
+    {
+        let rungs = vec![rung("v180", 320, 180, None), coded(codec, rung("newer", 160, 90, None))];
+        let got = run_through(spec(rungs, None), interleave(&source, &[])).await;
+        if there.contains(&codec) {
+            assert_eq!((got.pts("newer"), got.failed), (pts(&source), None));
+        } else {
+            let reason = got.failed.unwrap();
+            assert!(reason.contains("the CPU has no") && reason.contains(package), "{reason}");
+            assert!(got.units.is_empty() && got.restarts.is_empty(), "{:?}", got.restarts);
+        }
+    }
+}
+
+/// A publisher that does not say its rate is taken for 30 a second; the encoders go by that, and are put right.
+#[tokio::test]
+async fn every_codec_keeps_its_bit_rate_where_the_source_does_not_say_its_frame_rate() {
+    if !gstreamer_or_skip() {
+        return;
+    }
+    let there = codecs();
+    for fps in [15u32, 60] {
+        let seconds = 8;
+        let source: Vec<_> = noise(640, 360, fps, fps * seconds, fps, START)
+            .into_iter()
+            .map(|unit| {
+                let TrackConfig::H264(config) = &*unit.config else { unreachable!() };
+                let config = media::H264Config { frame_rate: None, ..config.clone() };
+                media::AccessUnit { config: TrackConfig::H264(config).shared(), ..unit }
+            })
+            .collect();
+        let rungs = there.iter().map(|codec| coded(*codec, rung(&format!("{codec:?}"), 320, 180, None)));
+        let got = run_through(spec(rungs.collect(), None), interleave(&source, &[])).await;
+        for (id, units) in &got.units {
+            assert_eq!(got.pts(id), pts(&source), "{id} at {fps}");
+            assert_eq!(got.keys(id), key_pts(&source), "{id} at {fps}");
+            assert!(units.iter().all(|u| u.config == units[0].config), "{id} keeps its configuration");
+            // Behind the first two seconds, in which the rate is measured.
+            let late = START + MediaDuration::from_millis(2_000);
+            let bits: usize = units.iter().filter(|u| u.pts >= late).map(|u| u.data.len() * 8).sum();
+            let rate = bits / (seconds as usize - 2);
+            eprintln!("{id} at {fps}: {rate} bit/s");
+            // x265enc takes no more than its limits, which are in pictures too, and keeps them for good.
+            let least = if id == "H265" && fps < 30 { 140_000 } else { 280_000 };
+            assert!((least..=480_000).contains(&rate), "{id} at {fps}: {rate} bit/s");
+        }
+        assert_eq!(got.units.len(), there.len());
+    }
 }
 
 #[tokio::test]

@@ -694,7 +694,7 @@ fn before(unit: &AccessUnit, at: MediaTime) -> bool {
 /// A passthrough slot takes units of its own codec only: `aac` must not get Opus.
 fn carries(slot: &Slot, config: &TrackConfig) -> bool {
     match config {
-        TrackConfig::H264(_) => slot.kind == TrackKind::Video,
+        TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_) => slot.kind == TrackKind::Video,
         TrackConfig::Aac(_) => slot.id.as_str() == "aac",
         TrackConfig::Opus(_) => slot.id.as_str() == "opus",
     }
@@ -726,11 +726,9 @@ fn track_status(config: &TrackConfig, rate: Option<f64>, bitrate: u64) -> TrackS
         channels: None,
         bitrate,
     };
+    (status.width, status.height) = config.size().unzip();
     match config {
-        TrackConfig::H264(c) => {
-            status.width = Some(c.width);
-            status.height = Some(c.height);
-        }
+        TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_) => {}
         TrackConfig::Aac(c) => {
             status.sample_rate = Some(c.sample_rate);
             status.channels = Some(c.channels);

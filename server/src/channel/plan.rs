@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use engine::backend::Policy;
-use engine::{LadderSpec, RungRequest, VideoRung};
+use engine::{LadderSpec, VideoRung};
 use media::{AccessUnit, H264Config, MediaDuration, RenditionId, TrackConfig, TrackKind};
 use packager::PartRule;
 
@@ -71,7 +71,7 @@ impl Plan {
             }
             _ => None,
         };
-        let requests: Vec<_> = ladder.rungs.iter().map(request).collect();
+        let requests: Vec<_> = ladder.rungs.iter().map(Rung::request).collect();
         let mut spec = engine::resolve(
             video.as_ref(),
             tracks.audio.as_deref(),
@@ -112,15 +112,6 @@ impl Plan {
         }
         let engine = (!spec.is_empty()).then_some(spec);
         Self { renditions, engine, message }
-    }
-}
-
-fn request(rung: &Rung) -> RungRequest {
-    RungRequest {
-        height: rung.height,
-        bitrate: rung.bitrate,
-        max_frame_rate: rung.max_frame_rate,
-        preset: rung.preset.clone(),
     }
 }
 

@@ -318,3 +318,25 @@ fn presets_are_x264s_words_or_nvencs_steps_and_every_encoder_knows_them() {
         assert_eq!(paths(parse(&ladder(preset))), ["ladders.one.rungs[0].preset"], "{preset}");
     }
 }
+
+#[test]
+fn codecs_and_tunes_are_words_and_name_renditions_together_with_the_height() {
+    let ladder = |rung: &str| {
+        format!("[ladders.one]\nrungs = [{{ height = 360, bitrate = \"700k\" }}, {{ bitrate = \"500k\", {rung} }}]")
+    };
+    let rung = |text: &str| parse(&ladder(text)).unwrap().ladders["one"].rungs[1].clone();
+    assert_eq!(rung("height = 240").codec, RungCodec::H264);
+    assert_eq!(rung("height = 240").tune, Tune::UltraLowLatency);
+    let av1 = rung("height = 360, codec = \"av1\", tune = \"high-quality\"");
+    assert_eq!((av1.codec, av1.tune, av1.request().codec), (RungCodec::Av1, Tune::HighQuality, RungCodec::Av1));
+    assert_eq!(rung("height = 360, codec = \"h265\", tune = \"low-latency\"").codec, RungCodec::H265);
+    for (text, path) in [
+        ("height = 240, codec = \"hevc\"", "ladders.one.rungs[1].codec"),
+        ("height = 240, codec = 265", "ladders.one.rungs[1].codec"),
+        ("height = 240, tune = \"film\"", "ladders.one.rungs[1].tune"),
+        ("height = 360", "ladders.one.rungs"),
+        ("height = 360, codec = \"h264\"", "ladders.one.rungs"),
+    ] {
+        assert_eq!(paths(parse(&ladder(text))), [path], "{text}");
+    }
+}

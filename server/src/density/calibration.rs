@@ -2,7 +2,7 @@
 //!
 //! TOML, an array of `[[calibration]]` tables, one for each device, codec and preset; all keys are required:
 //! - `device`: `"cpu"`, or the GPU's UUID or render node
-//! - `codec`: of the encoded renditions, `"h264"`
+//! - `codec`: of the encoded renditions, `"h264"`, `"h265"` or `"av1"`
 //! - `preset`: as the ladder has it, `"p1"` or `"veryfast"`
 //! - `encode_mps`: megapixels a second, all renditions of all sessions together, that the device encoded in real time
 //! - `decode_mps`: the same of the sources that it decoded meanwhile: what was needed, not the most that there is

@@ -45,6 +45,7 @@ pub struct Rendition {
     pub width: u32,
     pub height: u32,
     pub frame_rate: u32,
+    pub codec: &'static str,
     pub bitrate: u32,
     pub preset: String,
 }
@@ -173,6 +174,7 @@ mod tests {
             height,
             frame_rate: 25,
             bitrate: 5_000_000,
+            codec: "h264",
             preset: "p1".into(),
         };
         Report {

@@ -33,7 +33,9 @@ fn ladder(heights: &[u32], policy: Policy) -> Ladder {
         height: *height,
         bitrate: 1_000_000,
         max_frame_rate: None,
+        codec: Default::default(),
         preset: "veryfast".into(),
+        tune: Default::default(),
     };
     Ladder { rungs: heights.iter().map(rung).collect(), policy, ..Ladder::passthrough() }
 }
@@ -72,6 +74,19 @@ async fn a_publisher_that_does_not_fit_is_told_why_and_when_to_come_back() {
     assert!(fleet.status().decisions[0].text.starts_with("two refused: encode full"));
     first.leave();
     place(&fleet, "two").admit(&wanted).unwrap();
+}
+
+/// The codec decides what a rung takes of a device, and whether it takes it at all.
+#[tokio::test]
+async fn rungs_of_one_height_and_different_codecs_have_their_own_names_and_demand() {
+    let mut wanted = ladder(&[720, 720], Policy::Cpu);
+    wanted.rungs[1].codec = EngineCodec::Av1;
+    let rungs = expected_rungs(&wanted, 1920, 1080);
+    assert_eq!(rungs.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["v720", "v720-av1"]);
+    let source = Picture { width: 1920, height: 1080, frame_rate: (30, 1) };
+    let demand = demand(source, &rungs).unwrap();
+    assert_eq!(demand.encode.iter().map(|load| load.0).collect::<Vec<_>>(), [Codec::H264, Codec::Av1]);
+    assert_eq!(kind_of(Cause::Never(placement::cost::Misfit::Encoder(Codec::Av1))), "no-encoder");
 }
 
 #[tokio::test]

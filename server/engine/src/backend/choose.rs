@@ -91,7 +91,7 @@ pub enum Reason {
     NoEncoder { codec: Codec },
     #[error("the GPU's {codec} encoder does not take {width}x{height}")]
     PictureSize { codec: Codec, width: u32, height: u32 },
-    #[error("the CPU has no {codec} encoder")]
+    #[error("the CPU has no {codec} encoder: install {}", SoftwareEncoder::remedy(*codec))]
     NoSoftwareEncoder { codec: Codec },
 }
 
@@ -100,6 +100,13 @@ pub enum Reason {
 pub struct Refused {
     pub policy: Policy,
     pub reasons: Vec<Reason>,
+}
+
+impl Refused {
+    /// No worker on this host will do better: what is missing is not a device, which may come back.
+    pub(crate) fn is_final(&self) -> bool {
+        self.reasons.iter().any(|reason| matches!(reason, Reason::NoSoftwareEncoder { .. }))
+    }
 }
 
 impl std::error::Error for Refused {}
@@ -116,13 +123,13 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// Picks where each rung is made. `software` is the H.264 encoder that this host has for the CPU.
+/// Picks where each rung is made. `software` are the encoders that this host has for the CPU, one of a codec at most.
 pub fn choose(
     policy: Policy,
     input: Codec,
     rungs: &[RungRequest],
     device: Option<&DeviceElements>,
-    software: Option<SoftwareEncoder>,
+    software: &[SoftwareEncoder],
 ) -> Result<Choice, Refused> {
     let refuse = |reasons| Err(Refused { policy, reasons });
     let missing = match device {
@@ -131,9 +138,9 @@ pub fn choose(
         Some(d) if d.scaler.is_none() => Some(Reason::NoScaler),
         Some(_) => None,
     };
-    let on_cpu = |rung: &RungRequest| match (rung.codec, software) {
-        (Codec::H264, Some(encoder)) => Ok(On::Cpu(encoder)),
-        (codec, _) => Err(Reason::NoSoftwareEncoder { codec }),
+    let on_cpu = |rung: &RungRequest| match software.iter().find(|encoder| encoder.codec() == rung.codec) {
+        Some(encoder) => Ok(On::Cpu(*encoder)),
+        None => Err(Reason::NoSoftwareEncoder { codec: rung.codec }),
     };
     let device = match (device, missing) {
         (Some(device), None) => device,
@@ -254,7 +261,7 @@ mod tests {
         }
     }
 
-    const X264: Option<SoftwareEncoder> = Some(SoftwareEncoder::X264);
+    const X264: &[SoftwareEncoder] = &[SoftwareEncoder::X264];
     const POLICIES: [Policy; 3] = [Policy::GpuOnly, Policy::Shorten, Policy::Cpu];
 
     #[test]
@@ -277,8 +284,37 @@ mod tests {
         }
         let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, X264).unwrap();
         assert_eq!((choice.name(), choice.fallen_back), ("software", vec![Reason::NoDevice]));
-        let refused = choose(Policy::Cpu, Codec::H264, &rungs, None, None).unwrap_err();
+        let refused = choose(Policy::Cpu, Codec::H264, &rungs, None, &[]).unwrap_err();
         assert_eq!(refused.reasons, [Reason::NoDevice, Reason::NoSoftwareEncoder { codec: Codec::H264 }]);
+    }
+
+    #[test]
+    fn a_codec_that_nothing_here_encodes_refuses_the_ladder_and_says_what_to_install() {
+        let rungs = [rung(Codec::H264, 720), rung(Codec::H265, 720), rung(Codec::Av1, 360)];
+        let refused = choose(Policy::Cpu, Codec::H264, &rungs, None, X264).unwrap_err();
+        assert!(refused.is_final());
+        let text = refused.to_string();
+        assert!(text.contains("no H.265 encoder: install gstreamer1.0-plugins-bad"), "{text}");
+        let both = [SoftwareEncoder::X264, SoftwareEncoder::X265];
+        let text = choose(Policy::Cpu, Codec::H264, &rungs, None, &both).unwrap_err().to_string();
+        assert!(text.contains("no AV1 encoder: install gstreamer1.0-plugins-bad 1.24.5 or newer"), "{text}");
+        let all = [SoftwareEncoder::X264, SoftwareEncoder::X265, SoftwareEncoder::Aom];
+        let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, &all).unwrap();
+        assert_eq!(choice.rungs.iter().map(|(_, on)| on.clone()).collect::<Vec<_>>(), all.map(On::Cpu));
+        // A GPU that is not there now may be there later.
+        assert!(!choose(Policy::GpuOnly, Codec::H264, &rungs, None, &all).unwrap_err().is_final());
+    }
+
+    /// Each rung is made where it can be.
+    #[test]
+    fn a_gpu_does_the_codecs_that_it_has_and_the_cpu_the_others() {
+        let device = gpu(Family::Nvidia, &[Codec::H264]);
+        let rungs = [rung(Codec::H264, 720), rung(Codec::H265, 720)];
+        let software = [SoftwareEncoder::X264, SoftwareEncoder::X265];
+        let choice = choose(Policy::Cpu, Codec::H264, &rungs, Some(&device), &software).unwrap();
+        assert!(matches!(choice.rungs[0].1, On::Device(_)));
+        assert_eq!(choice.rungs[1].1, On::Cpu(SoftwareEncoder::X265));
+        assert_eq!(choice.fallen_back, [Reason::NoEncoder { codec: Codec::H265 }]);
     }
 
     #[test]

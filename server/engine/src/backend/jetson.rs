@@ -2,7 +2,9 @@
 //! Never run by us; the names are those of published examples.
 
 use super::choose::{DeviceElements, On};
-use super::{Codec, ElementPlan, KeyPolicy, Memory, RateUnit, RungPlan, RungRequest, Series, Value, parser, software};
+use super::{
+    Codec, ElementPlan, KeyPolicy, Memory, RateChange, RateUnit, RungPlan, RungRequest, Series, Value, parser, software,
+};
 
 /// What the probe looks for. It has no borders: a source of another shape is stretched.
 pub(crate) const SCALER: &str = "nvvidconv";
@@ -50,7 +52,7 @@ pub(super) fn rung(index: usize, device: &DeviceElements, on: &On, _: Series, ru
         format: "NV12",
         download: None,
         encoder,
-        rate,
+        rate: RateChange::AtOnce(rate),
         progressive: false,
         parser: Some(parser(rung.codec)),
     }

@@ -23,12 +23,15 @@ pub(crate) use audio::AacEncoder;
 pub use choose::{Choice, DeviceElements, EncoderElement, On, Policy, Reason, Refused, choose};
 pub use software::SoftwareEncoder;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// A video codec that a back end may take in or put out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
+    #[default]
     H264,
     H265,
     Av1,
@@ -167,7 +170,7 @@ pub enum Value {
     Uint(u32),
     /// The nick of an enum's value or of one flag.
     Word(&'static str),
-    Text(&'static str),
+    Text(Cow<'static, str>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +247,17 @@ impl RateUnit {
     }
 }
 
+/// How the bit rate of an encoder changes while it runs: when the source's real frame rate is not the one it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateChange {
+    /// By its property `bitrate`.
+    AtOnce(RateUnit),
+    /// The same, but the encoder begins anew for it, with a key picture: it waits for one that is due anyway.
+    WithKey(RateUnit),
+    /// Never: the encoder goes by the pictures' times.
+    Needless,
+}
+
 /// The upper end of `bitrate` of nvcodec, va and x264enc: 2 Gbit/s.
 const MAX_KBIT: u32 = 2_048_000;
 
@@ -262,8 +276,7 @@ pub struct RungPlan {
     /// Copies the scaled pictures to the host: only where a GPU scales and the CPU encodes.
     pub download: Option<ElementPlan>,
     pub encoder: ElementPlan,
-    /// What `bitrate` counts, for changing it while the encoder runs.
-    pub rate: RateUnit,
+    pub rate: RateChange,
     /// Turns start codes into length prefixes where the encoder cannot.
     pub parser: Option<ElementPlan>,
 }

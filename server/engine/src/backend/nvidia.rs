@@ -7,8 +7,8 @@
 
 use super::choose::{DeviceElements, EncoderElement, On};
 use super::{
-    Codec, ElementPlan, KeyPolicy, MAX_KBIT, Memory, Preset, RateUnit, RungPlan, RungRequest, Series, Tune, Value,
-    software,
+    Codec, ElementPlan, KeyPolicy, MAX_KBIT, Memory, Preset, RateChange, RateUnit, RungPlan, RungRequest, Series, Tune,
+    Value, software,
 };
 
 /// What the probe looks for.
@@ -46,19 +46,18 @@ pub(super) fn rung(index: usize, device: &DeviceElements, on: &On, series: Serie
             format: "NV12",
             download: None,
             encoder: encoder(element, series, rung),
-            rate: RateUnit::Kibibits,
+            rate: RateChange::AtOnce(RateUnit::Kibibits),
             // 1.22 refuses caps that leave it open.
             progressive: series == Series::V1_22,
             // It writes length prefixes, hvc1 and OBUs by itself.
             parser: None,
         },
         On::Cpu(software) => {
-            let (encoder, rate) = software::encoder(*software, rung);
             let download =
                 ElementPlan::new("cudadownload").with("cuda-device-id", ordinal).with("qos", Value::Bool(false));
             let plan = software::rung(index, *software, rung);
             // Converted before the copy, so that the host only encodes.
-            RungPlan { scaler, memory: Memory::Cuda, download: Some(download), encoder, rate, ..plan }
+            RungPlan { scaler, memory: Memory::Cuda, download: Some(download), ..plan }
         }
     }
 }

@@ -20,15 +20,28 @@ pub enum BackendError {
     Version(u32, u32),
 }
 
-/// The software encoder that this host has.
-pub(crate) fn software_encoder() -> Option<SoftwareEncoder> {
-    if has("x264enc") {
-        Some(SoftwareEncoder::X264)
-    } else if has("openh264enc") {
-        Some(SoftwareEncoder::OpenH264)
-    } else {
-        None
+/// The software encoders that this host has, the best one of each codec.
+pub(crate) fn software_encoders() -> Vec<SoftwareEncoder> {
+    let mut found: Vec<SoftwareEncoder> = Vec::new();
+    for encoder in SoftwareEncoder::ALL.into_iter().filter(|e| is_usable(*e)) {
+        if found.iter().all(|known| known.codec() != encoder.codec()) {
+            found.push(encoder);
+        }
     }
+    found
+}
+
+/// Whether the element is there, in a plug-in of a release that is good enough: plug-ins may be newer or older than GStreamer.
+pub(crate) fn is_usable(encoder: SoftwareEncoder) -> bool {
+    gst::ElementFactory::find(encoder.factory())
+        .and_then(|factory| factory.plugin())
+        .is_some_and(|plugin| release(&plugin.version()) >= Some(encoder.usable_from()))
+}
+
+/// `1.24.5`, `1.24.5.1`.
+fn release(version: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = version.split('.').map_while(|n| n.parse().ok());
+    Some((numbers.next()?, numbers.next()?, numbers.next()?))
 }
 
 pub(crate) fn make(name: &str) -> Result<gst::Element, BackendError> {
@@ -113,7 +126,7 @@ fn to_glib(value: &Value, spec: &glib::ParamSpec) -> Option<glib::Value> {
                 glib::FlagsClass::with_type(spec.value_type())?.to_value_by_nick(nick)
             }
         }
-        Value::Text(v) => spec.downcast_ref::<glib::ParamSpecString>().map(|_| v.to_value()),
+        Value::Text(v) => spec.downcast_ref::<glib::ParamSpecString>().map(|_| v.as_ref().to_value()),
     }
 }
 
@@ -147,6 +160,14 @@ mod tests {
         assert!(queue(Property { conditional: true, ..property("no-such", Value::Bool(true)) }).is_ok());
         let negative = Property { conditional: false, ..property("max-size-buffers", Value::Int(-1)) };
         assert!(queue(negative).is_err());
+    }
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert!(release("1.24.13") > Some(SoftwareEncoder::Aom.usable_from()));
+        assert_eq!(release("1.24.5.1"), Some(SoftwareEncoder::Aom.usable_from()));
+        assert!(release("1.22.0") < Some(SoftwareEncoder::Aom.usable_from()));
+        assert_eq!(release("snapshot"), None);
     }
 
     #[test]

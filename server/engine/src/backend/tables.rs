@@ -153,9 +153,9 @@ fn requests(codec: Codec) -> Vec<RungRequest> {
 fn every_property_that_a_back_end_sets_exists_with_that_type_range_and_condition() {
     let (mut faults, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for series in Series::ALL {
-        for software in [SoftwareEncoder::X264, SoftwareEncoder::OpenH264] {
-            let rungs = requests(Codec::H264);
-            let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, Some(software)).unwrap();
+        for software in SoftwareEncoder::ALL {
+            let rungs = requests(software.codec());
+            let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, &[software]).unwrap();
             check(series, &plan(&choice, series, &rungs), &mut faults, &mut seen);
         }
         for family in [Family::Nvidia, Family::Va, Family::Jetson] {
@@ -163,7 +163,7 @@ fn every_property_that_a_back_end_sets_exists_with_that_type_range_and_condition
             for input in [Codec::H264, Codec::H265, Codec::Av1] {
                 for codec in device.encoders.keys() {
                     let rungs = requests(*codec);
-                    let choice = choose(Policy::GpuOnly, input, &rungs, Some(&device), None).unwrap();
+                    let choice = choose(Policy::GpuOnly, input, &rungs, Some(&device), &[]).unwrap();
                     assert_eq!(choice.rungs.len(), rungs.len());
                     check(series, &plan(&choice, series, &rungs), &mut faults, &mut seen);
                 }
@@ -173,7 +173,7 @@ fn every_property_that_a_back_end_sets_exists_with_that_type_range_and_condition
         let mut bare = device(Family::Nvidia, series);
         bare.encoders.clear();
         let rungs = requests(Codec::H264);
-        let choice = choose(Policy::Cpu, Codec::H264, &rungs, Some(&bare), Some(SoftwareEncoder::X264)).unwrap();
+        let choice = choose(Policy::Cpu, Codec::H264, &rungs, Some(&bare), &[SoftwareEncoder::X264]).unwrap();
         assert_eq!(choice.name(), "nvidia-hybrid");
         check(series, &plan(&choice, series, &rungs), &mut faults, &mut seen);
     }
@@ -189,9 +189,17 @@ fn every_property_that_a_back_end_sets_exists_with_that_type_range_and_condition
         met(series, name);
     }
     for series in Series::ALL {
-        for name in
-            ["x264enc", "openh264enc", "avdec_h264", "cudadownload", "vah265lpenc", "nvv4l2h264enc", "vapostproc"]
-        {
+        for name in [
+            "x264enc",
+            "openh264enc",
+            "x265enc",
+            "av1enc",
+            "avdec_h264",
+            "cudadownload",
+            "vah265lpenc",
+            "nvv4l2h264enc",
+            "vapostproc",
+        ] {
             met(series, name);
         }
     }
@@ -203,7 +211,7 @@ fn the_check_sees_wrong_names_types_ranges_words_and_conditions() {
     let property = |value| Property { name: "p", value, conditional: false };
     let uint = spec(r#"{"type": "uint", "min": 0, "max": 7}"#);
     assert_eq!(misfit(&property(Value::Uint(7)), &uint), None);
-    for value in [Value::Uint(8), Value::Int(1), Value::Bool(true), Value::Word("x"), Value::Text("x")] {
+    for value in [Value::Uint(8), Value::Int(1), Value::Bool(true), Value::Word("x"), Value::Text("x".into())] {
         assert!(misfit(&property(value), &uint).is_some());
     }
     let words = spec(r#"{"type": "enum", "values": ["cbr"], "conditional": true}"#);
@@ -219,10 +227,10 @@ fn the_installed_software_elements_take_every_property() {
     gstreamer::init().unwrap();
     let (major, minor, ..) = gstreamer::version();
     let series = Series::of(major, minor).unwrap();
-    let rungs = requests(Codec::H264);
     let mut taken = BTreeSet::new();
-    for encoder in [SoftwareEncoder::X264, SoftwareEncoder::OpenH264] {
-        let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, Some(encoder)).unwrap();
+    for encoder in SoftwareEncoder::ALL {
+        let rungs = requests(encoder.codec());
+        let choice = choose(Policy::Cpu, Codec::H264, &rungs, None, &[encoder]).unwrap();
         let plan = plan(&choice, series, &rungs);
         let elements = plan.rungs.iter().flat_map(|r| [&r.scaler, &r.encoder]).chain([&plan.decoder]);
         for element in elements.filter(|e| realize::has(&e.factory)) {
@@ -240,7 +248,7 @@ fn raw_pictures_leave_a_device_only_where_the_cpu_encodes_and_only_scaled() {
         for family in [Family::Nvidia, Family::Va, Family::Jetson] {
             let device = device(family, series);
             let rungs = requests(Codec::H264);
-            let choice = choose(Policy::GpuOnly, Codec::H264, &rungs, Some(&device), None).unwrap();
+            let choice = choose(Policy::GpuOnly, Codec::H264, &rungs, Some(&device), &[]).unwrap();
             let whole = plan(&choice, series, &rungs);
             assert_ne!(whole.memory, Memory::System);
             assert!(whole.rungs.iter().all(|r| r.memory == whole.memory && r.download.is_none()));
@@ -248,7 +256,7 @@ fn raw_pictures_leave_a_device_only_where_the_cpu_encodes_and_only_scaled() {
         let mut half = device(Family::Nvidia, series);
         half.encoders.remove(&Codec::H264);
         let rungs = [requests(Codec::H264)[0], requests(Codec::H265)[0]];
-        let choice = choose(Policy::Cpu, Codec::H264, &rungs, Some(&half), Some(SoftwareEncoder::X264)).unwrap();
+        let choice = choose(Policy::Cpu, Codec::H264, &rungs, Some(&half), &[SoftwareEncoder::X264]).unwrap();
         let mixed = plan(&choice, series, &rungs);
         assert_eq!(mixed.rungs[0].memory, Memory::Cuda);
         assert_eq!(mixed.rungs[0].download.as_ref().unwrap().factory, "cudadownload");

@@ -1,7 +1,9 @@
 //! Intel and AMD GPUs through GStreamer's va plug-in: everything in VA surfaces.
 
 use super::choose::{DeviceElements, On};
-use super::{Codec, ElementPlan, KeyPolicy, Memory, RateUnit, RungPlan, RungRequest, Series, Value, parser, software};
+use super::{
+    Codec, ElementPlan, KeyPolicy, Memory, RateChange, RateUnit, RungPlan, RungRequest, Series, Value, parser, software,
+};
 
 /// What the probe looks for; further devices have a render node's name in theirs (`varenderD129postproc`).
 pub(crate) const SCALER: &str = "vapostproc";
@@ -54,7 +56,7 @@ pub(super) fn rung(index: usize, device: &DeviceElements, on: &On, _: Series, ru
         format: "NV12",
         download: None,
         encoder,
-        rate,
+        rate: RateChange::AtOnce(rate),
         progressive: false,
         // H.264 and H.265 come with start codes and their parameter sets at every IDR; AV1 comes as it is wanted.
         parser: (rung.codec != Codec::Av1).then(|| parser(rung.codec)),

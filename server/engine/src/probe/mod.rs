@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use gstreamer as gst;
 use serde::Serialize;
 
-use crate::backend::DeviceElements;
-use crate::backend::realize::has;
+use crate::backend::realize::{has, software_encoders};
+use crate::backend::{Codec, DeviceElements, SoftwareEncoder};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -95,7 +95,7 @@ const NEEDS: &[Need] = &[
     Need { what: "the demo's sockets", any_of: &["udpsink"], package: "gstreamer1.0-plugins-good" },
 ];
 
-/// Checks the GStreamer version and every element that a ladder on the CPU uses.
+/// Checks the GStreamer version and every element that a ladder on the CPU uses, or may use.
 pub fn examine() -> Vec<Finding> {
     if let Err(e) = gst::init() {
         let detail = format!("does not start: {e}");
@@ -107,7 +107,11 @@ pub fn examine() -> Vec<Finding> {
             Some("apt-get install libgstreamer1.0-0"),
         )];
     }
-    std::iter::once(version(gst::version())).chain(NEEDS.iter().map(|need| need.examine(has))).collect()
+    let encoders = software_encoders();
+    std::iter::once(version(gst::version()))
+        .chain(NEEDS.iter().map(|need| need.examine(has)))
+        .chain([Codec::H265, Codec::Av1].map(|codec| further_codec(codec, &encoders)))
+        .collect()
 }
 
 /// All of [`examine`], every GPU, and what is wrong with them. Loads NVIDIA's libraries into this process.
@@ -153,6 +157,19 @@ fn version((major, minor, micro, _): (u32, u32, u32, u32)) -> Finding {
     finding(level, "gstreamer", "GStreamer", detail, (!ok).then_some("upgrade to Debian 12 or newer"))
 }
 
+/// A codec that rungs may name beside H.264; who names none needs none.
+fn further_codec(codec: Codec, encoders: &[SoftwareEncoder]) -> Finding {
+    let subject = format!("{codec} encoding");
+    match encoders.iter().find(|encoder| encoder.codec() == codec) {
+        Some(encoder) => finding(Level::Ok, "element", subject, format!("{} is there", encoder.factory()), None),
+        None => {
+            let needed = SoftwareEncoder::remedy(codec);
+            let detail = format!("the CPU cannot; rungs that ask for it need {needed}, or a GPU");
+            finding(Level::Note, "element", subject, detail, Some("apt-get install gstreamer1.0-plugins-bad"))
+        }
+    }
+}
+
 impl Need {
     fn examine(&self, has: impl Fn(&str) -> bool) -> Finding {
         let best = self.any_of.first().copied().unwrap_or_default();
@@ -185,6 +202,14 @@ mod tests {
         let need =
             NEEDS.iter().find(|n| n.any_of.contains(&"x264enc")).map(|n| n.examine(|name| name == "openh264enc"));
         assert!(need.is_some_and(|f| f.ok && f.detail.contains("x264enc would be better") && f.remedy.is_some()));
+    }
+
+    #[test]
+    fn a_codec_that_the_cpu_does_not_encode_is_worth_a_note() {
+        let there = [SoftwareEncoder::X264, SoftwareEncoder::X265];
+        assert_eq!(further_codec(Codec::H265, &there).level, Level::Ok);
+        let missing = further_codec(Codec::Av1, &there);
+        assert!(missing.ok && missing.level == Level::Note && missing.detail.contains("1.24.5"), "{missing:?}");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub fn rung(id: &str, width: u32, height: u32, frame_rate: Option<(u32, u32)>) -
         width,
         height,
         frame_rate,
+        codec: Default::default(),
         bitrate: 400_000,
         preset: "ultrafast".into(),
         tune: Default::default(),
@@ -78,8 +79,17 @@ pub fn run_pipeline(description: &str) -> Vec<(u64, gst::Caps, Vec<u8>, bool)> {
 
 /// H.264 with an IDR every `gop` pictures and an odd offset that is on no common grid.
 pub fn h264(width: u32, height: u32, fps: u32, frames: u32, gop: u32, start: MediaTime) -> Vec<AccessUnit> {
+    made("pattern=ball", width, height, fps, frames, gop, start)
+}
+
+/// As [`h264`], of a picture that moves all over: encoders have to work for their bit rate.
+pub fn noise(width: u32, height: u32, fps: u32, frames: u32, gop: u32, start: MediaTime) -> Vec<AccessUnit> {
+    made("pattern=zone-plate kx2=20 ky2=20 kt=7", width, height, fps, frames, gop, start)
+}
+
+fn made(picture: &str, width: u32, height: u32, fps: u32, frames: u32, gop: u32, start: MediaTime) -> Vec<AccessUnit> {
     let samples = run_pipeline(&format!(
-        "videotestsrc num-buffers={frames} pattern=ball ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
+        "videotestsrc num-buffers={frames} {picture} ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
          ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={gop} option-string=scenecut=0 threads=1 \
          ! video/x-h264,stream-format=avc ! appsink name=out"
     ));
@@ -174,14 +184,16 @@ pub async fn run_through(spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
 }
 
 pub async fn run_through_on(device: Option<OnDevice>, spec: LadderSpec, inputs: Vec<EngineInput>) -> Got {
+    // Each video unit comes out once for each rung.
+    let each = spec.video.len().max(1);
     let mut engine = Engine::start_on(spec, options(), device).unwrap();
     let mut got = Got::default();
     // Under a second ahead of what came out: no faster than an attentive session would be.
-    let mut ahead = 0i32;
+    let mut ahead = 0;
     for input in inputs {
-        ahead += 1;
+        ahead += if input.unit.kind() == media::TrackKind::Video { each } else { 1 };
         engine.push(input);
-        while ahead > 15 {
+        while ahead > 15 * each {
             match tokio::time::timeout(Duration::from_millis(200), engine.events.recv()).await {
                 Ok(Some(event)) => got.take(event),
                 Ok(None) => return got,
@@ -207,8 +219,13 @@ pub fn decode(units: &[AccessUnit], caps: &str, tail: &str) -> Vec<(u64, Vec<u8>
     let source = pipeline.by_name("in").unwrap().downcast::<gst_app::AppSrc>().unwrap();
     let sink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
     let mut caps: gst::Caps = caps.parse().unwrap();
-    if let TrackConfig::Aac(aac) = &*units[0].config {
-        let codec_data = gst::Buffer::from_slice(aac.asc.clone());
+    let header = match &*units[0].config {
+        TrackConfig::Aac(aac) => Some(aac.asc.clone()),
+        TrackConfig::H265(h265) => Some(h265.record.clone()),
+        TrackConfig::H264(_) | TrackConfig::Av1(_) | TrackConfig::Opus(_) => None,
+    };
+    if let Some(header) = header {
+        let codec_data = gst::Buffer::from_slice(header);
         caps.make_mut().structure_mut(0).unwrap().set("codec_data", codec_data);
     }
     source.set_caps(Some(&caps));

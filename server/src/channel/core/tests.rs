@@ -133,7 +133,14 @@ fn passthrough() -> Ladder {
 }
 
 fn rungs_only() -> Ladder {
-    let rung = Rung { height: 360, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
+    let rung = Rung {
+        height: 360,
+        bitrate: 700_000,
+        max_frame_rate: None,
+        codec: Default::default(),
+        preset: "veryfast".into(),
+        tune: Default::default(),
+    };
     Ladder { passthrough: false, rungs: vec![rung], ..Ladder::passthrough() }
 }
 
