@@ -437,7 +437,14 @@ impl Encoding {
 }
 
 fn two_rungs(passthrough: bool) -> Ladder {
-    let rung = |height| Rung { height, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
+    let rung = |height| Rung {
+        height,
+        bitrate: 700_000,
+        max_frame_rate: None,
+        codec: Default::default(),
+        preset: "veryfast".into(),
+        tune: Default::default(),
+    };
     Ladder { passthrough, rungs: vec![rung(360), rung(180)], ..Ladder::passthrough() }
 }
 
