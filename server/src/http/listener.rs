@@ -126,8 +126,8 @@ pub async fn serve<H, F>(
         };
         prepare(&stream);
         let (tls, metrics, closing, handler) = (tls.clone(), metrics.clone(), closing.clone(), handler.clone());
-        let open = (place, metrics.connection());
-        tasks.spawn(connection(stream, peer, open, tls, limits, metrics, closing, handler));
+        let accepted = Accepted { stream, peer, _place: place, _open: metrics.connection() };
+        tasks.spawn(connection(accepted, tls, limits, metrics, closing, handler));
     }
     drop(listener);
     let finish = async {
@@ -158,11 +158,16 @@ fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_notsent_lowat(128 * 1024);
 }
 
-async fn connection<H, F>(
+/// A connection, counted for as long as it is open.
+struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    // Held for as long as the connection is open.
-    _open: (Place, Held),
+    _place: Place,
+    _open: Held,
+}
+
+async fn connection<H, F>(
+    accepted: Accepted,
     tls: Option<TlsAcceptor>,
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -172,6 +177,7 @@ async fn connection<H, F>(
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Accepted { stream, peer, _place, _open } = accepted;
     let activity = Arc::new(Activity::new());
     let watched = |stream| Watched { inner: stream, activity: activity.clone() };
     let talk = |version| Talk { peer, activity: activity.clone(), limits, metrics: metrics.clone(), handler, version };
