@@ -399,9 +399,22 @@ fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
         [
             ("v576/index.m3u8", "aac", 2_140_000),
             ("v360/index.m3u8", "aac", 1_040_000),
-            ("v576/index.m3u8", "opus", 2_140_001)
+            ("v576/index.m3u8", "opus", 2_140_001),
         ]
     );
+}
+
+/// A56: the publisher's own picture is the best one, even where it has fewer bits than a rung below it.
+#[test]
+fn a56_a_better_picture_never_has_the_lower_bandwidth() {
+    let [best, small] = video();
+    let lean = Variant { bandwidth: Bandwidth { peak: 400_000, average: 300_000 }, ..best };
+    let (_, variants) = reread_multivariant(&multivariant(&[lean.clone(), small.clone()], &[]));
+    let rates: Vec<_> = variants.iter().map(|v| (v.bandwidth, v.average_bandwidth.unwrap())).collect();
+    assert_eq!(rates, [(900_001, 300_000), (900_000, 800_000)]);
+    let (_, variants) = reread_multivariant(&multivariant(&[lean, small], &[aac(), opus()]));
+    let rates: Vec<_> = variants.iter().map(|v| v.bandwidth).collect();
+    assert_eq!(rates, [1_040_001, 1_040_000, 1_040_002]);
 }
 
 /// Video alone names no group, its CODECS no audio; without a measured rate there is no FRAME-RATE (A57).

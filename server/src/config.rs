@@ -101,6 +101,9 @@ pub struct LadderDefaults {
 pub struct Ladder {
     /// The publisher's own video as the top rendition when its codec fits.
     pub passthrough: bool,
+    /// What the publisher's encoder is set to, bits a second; declared to players. None: what is measured is.
+    #[serde(default)]
+    pub source_bitrate: Option<u32>,
     pub rungs: Vec<Rung>,
     /// AAC bit rate, bits a second.
     pub audio_bitrate: u32,
@@ -180,7 +183,13 @@ pub struct Log {
 impl Ladder {
     /// The built-in ladder of that name: nothing encoded but audio that players could not play.
     pub fn passthrough() -> Self {
-        Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000, policy: LadderPolicy::default() }
+        Self {
+            passthrough: true,
+            source_bitrate: None,
+            rungs: Vec::new(),
+            audio_bitrate: 128_000,
+            policy: LadderPolicy::default(),
+        }
     }
 }
 
@@ -742,6 +751,7 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
 fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
     let mut table = Section::new(at, value, faults);
     let passthrough = table.get("passthrough", true, flag);
+    let source_bitrate = table.optional("source_bitrate", bit_rate(16_000, 200_000_000));
     let audio_bitrate = table.get("audio_bitrate", 128_000, bit_rate(16_000, 512_000));
     let rungs = match table.take("rungs") {
         None => Vec::new(),
@@ -774,7 +784,7 @@ fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
         serde_json::from_value(v.clone()).map_err(|_| "must be \"gpu-only\", \"shorten\" or \"cpu\"".to_owned())
     });
     table.finish();
-    Ladder { passthrough, rungs, audio_bitrate, policy }
+    Ladder { passthrough, source_bitrate, rungs, audio_bitrate, policy }
 }
 
 fn rung(value: Value, at: &str, faults: &mut Vec<Fault>) -> Rung {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
 use media::{RenditionId, TrackConfig};
 
-use crate::window::Bandwidth;
+use crate::bandwidth::Bandwidth;
 
 /// One playable rendition as the multivariant playlist lists it.
 #[derive(Clone, Debug)]
@@ -14,14 +14,17 @@ pub struct Variant {
     pub id: RenditionId,
     pub config: Arc<TrackConfig>,
     pub frame_rate_milli: Option<u32>,
-    /// Declared ceiling where one is known (an encoder's bit rate), else measured.
+    /// As declared ([`crate::Snapshot::declared`]).
     pub bandwidth: Bandwidth,
 }
 
 /// The multivariant playlist. Video variants best first; every audio rendition is a group of its own. All video variants
 /// go with the first group. A further group goes with the best video only, and declares at least the bit rate of its
 /// counterpart: a player whose buffer runs dry steps down the list, and that step must never change the sound's codec,
-/// which costs a stall of its own (seen with hls.js 1.7). Pure function of its input.
+/// which costs a stall of its own (seen with hls.js 1.7).
+///
+/// A better picture never has the lower BANDWIDTH, or AVPlayer, which goes by that alone, would change up to a worse one. Pure
+/// function of its input.
 pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     let mut playlist = MasterPlaylist { version: Some(6), ..Default::default() };
     for rendition in audio.iter().filter(|_| !video.is_empty()) {
@@ -30,9 +33,9 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     if video.is_empty() {
         playlist.variants.extend(audio.iter().map(|a| variant(a, None)));
     } else if audio.is_empty() {
-        playlist.variants.extend(video.iter().map(|v| variant(v, None)));
+        playlist.variants.extend(pictures(video, None));
     } else {
-        playlist.variants.extend(video.iter().map(|v| variant(v, audio.first())));
+        playlist.variants.extend(pictures(video, audio.first()));
         for (best, group) in video.first().into_iter().flat_map(|best| audio.iter().skip(1).map(move |g| (best, g))) {
             let mut alternative = variant(best, Some(group));
             if let Some(counterpart) = playlist.variants.first() {
@@ -66,6 +69,16 @@ fn audio_group(rendition: &Variant) -> AlternativeMedia {
         channels: Some(channels.to_string()),
         ..Default::default()
     }
+}
+
+fn pictures(video: &[Variant], audio: Option<&Variant>) -> Vec<VariantStream> {
+    let mut variants: Vec<_> = video.iter().map(|v| variant(v, audio)).collect();
+    let mut least = 0;
+    for variant in variants.iter_mut().rev() {
+        variant.bandwidth = variant.bandwidth.max(least);
+        least = variant.bandwidth + 1;
+    }
+    variants
 }
 
 fn variant(rendition: &Variant, audio: Option<&Variant>) -> VariantStream {

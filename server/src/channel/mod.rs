@@ -38,7 +38,7 @@ pub struct RenditionSet {
 pub struct RenditionView {
     pub id: RenditionId,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// The encoder's bit rate with head-room, where it is ours to know; declared as BANDWIDTH instead of a measurement.
+    /// The peak bit rate that is promised: by the encoder's target, or by the operator who knows the publisher's (`source_bitrate`).
     pub ceiling: Option<u64>,
 }
 

@@ -160,7 +160,7 @@ fn kept(promise: &Promise, followed: &[Followed], findings: &mut Findings) {
     let audio: Vec<_> = promise.audio.iter().filter_map(find).collect();
     let peak = video.peak.saturating_add(audio.iter().map(|a| a.peak).max().unwrap_or(0));
     if let Some(bandwidth) = promise.bandwidth.filter(|_| video.peak > 0) {
-        findings.should(Rule::A56, peak <= bandwidth.saturating_mul(5) / 4, || {
+        findings.should(Rule::A56, peak <= bandwidth.saturating_mul(11) / 10, || {
             format!("{} has segments of {peak} bit/s, BANDWIDTH is {bandwidth}", promise.uri)
         });
     }
