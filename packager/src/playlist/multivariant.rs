@@ -23,6 +23,9 @@ pub struct Variant {
 /// counterpart: a player whose buffer runs dry steps down the list, and that step must never change the sound's codec,
 /// which costs a stall of its own (seen with hls.js 1.7).
 ///
+/// Last comes the first audio group by itself, for networks that carry no picture (AAS asks for one of at most 192 kbit/s).
+/// Players that know what they are doing take it as the last resort (AVPlayer) or never (hls.js, Shaka).
+///
 /// A better picture never has the lower BANDWIDTH, or AVPlayer, which goes by that alone, would change up to a worse one. Pure
 /// function of its input.
 pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
@@ -44,6 +47,9 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
                     alternative.average_bandwidth.max(counterpart.average_bandwidth.map(|average| average + 1));
             }
             playlist.variants.push(alternative);
+        }
+        if let Some(group) = audio.first() {
+            playlist.variants.push(VariantStream { audio: Some(group.id.to_string()), ..variant(group, None) });
         }
     }
     let mut text = Vec::with_capacity(1024);
