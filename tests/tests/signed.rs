@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use e2e::clients::{browser, ffmpeg_plays, ffprobe_refused};
 use e2e::publishers::Ffmpeg;
-use e2e::server::{Options, Server, run};
+use e2e::server::{Options, Server, run, signal};
 use e2e::{have, until};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const ADMIN: &str = "admin-0123456789abcdef";
