@@ -2,6 +2,7 @@
 //!
 //! Read `rendition.rs` first: push a cut or an access unit, then publish the snapshot.
 
+mod bandwidth;
 mod fmp4;
 mod playlist;
 mod rendition;
@@ -10,8 +11,9 @@ mod timing;
 pub mod validate;
 mod window;
 
+pub use bandwidth::Bandwidth;
 pub use playlist::{Report, Variant, multivariant};
 pub use rendition::Rendition;
 pub use segmenter::{Cut, Segmenter};
 pub use timing::{ChannelTiming, HlsSettings, PartRule};
-pub use window::{Bandwidth, Directives, Lookup, Position, Reload, Snapshot};
+pub use window::{Directives, Lookup, Position, Reload, Snapshot};

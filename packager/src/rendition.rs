@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use media::{AccessUnit, MediaDuration, MediaTime, RenditionId, TrackConfig, TrackKind};
 
+use crate::bandwidth::Sent;
 use crate::fmp4::{Sample, fragment, init_segment};
 use crate::segmenter::Cut;
 use crate::timing::{ChannelTiming, PartRule};
@@ -69,6 +70,7 @@ pub struct Rendition {
     /// Where the packaged media ends.
     end: Option<MediaTime>,
     next_msn: u64,
+    sent: Sent,
     frame_rate_milli: Option<u32>,
     /// Flushed, and no segment begun since.
     flushed: bool,
@@ -120,6 +122,7 @@ impl Rendition {
             window: Window { discontinuity_sequence, ..Window::default() },
             end: None,
             next_msn: 0,
+            sent: Sent::default(),
             frame_rate_milli: None,
             flushed: false,
             ended: false,
@@ -297,6 +300,7 @@ impl Rendition {
             open: self.open.clone(),
             next_msn: self.next_msn,
             ended: self.ended,
+            sent: self.sent,
             config: self.config.clone(),
             frame_rate_milli: self.frame_rate_milli,
         });
@@ -553,6 +557,9 @@ impl Rendition {
         };
         let wall = cut.wall.plus(late - early);
         let head = Head { msn: cut.msn, discontinuity: cut.discontinuity, wall, init };
+        if cut.discontinuity {
+            self.sent = Sent::default();
+        }
         let resumed = std::mem::take(&mut self.flushed);
         self.open = Some(Open { head, parts: Vec::new(), duration: MediaDuration::ZERO, resumed });
         self.open_bytes = 0;
@@ -572,7 +579,9 @@ impl Rendition {
             self.frame_rate_milli = rate.or(self.frame_rate_milli);
         }
         let Open { head, parts, duration, .. } = open;
-        self.window.add(Segment { head, duration, parts, gap }, &self.timing);
+        let segment = Segment { head, duration, parts, gap };
+        self.sent.add(&segment, self.timing.target());
+        self.window.add(segment, &self.timing);
         self.snapshot = None;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use media::{MediaDuration, RenditionId, TrackConfig, WallTime};
 
+use crate::bandwidth::Sent;
 use crate::playlist::{Report, media_playlist};
 use crate::timing::{ChannelTiming, PartRule};
 
@@ -68,6 +69,7 @@ pub struct Snapshot {
     pub(crate) open: Option<Open>,
     pub(crate) next_msn: u64,
     pub(crate) ended: bool,
+    pub(crate) sent: Sent,
     pub(crate) config: Option<Arc<TrackConfig>>,
     pub(crate) frame_rate_milli: Option<u32>,
 }
@@ -99,13 +101,6 @@ pub enum Lookup<T> {
     Wait,
     /// Never existed, left the retention time, or is a gap: 404 at once.
     Missing,
-}
-
-/// Measured over the listed segments, bits a second with container overhead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bandwidth {
-    pub peak: u64,
-    pub average: u64,
 }
 
 /// What exists of the rendition: the latest msn (the open segment counts) and its last part.
@@ -160,26 +155,6 @@ impl Snapshot {
     /// Frames a second, times 1000, as measured; None for audio or before two frames.
     pub fn frame_rate_milli(&self) -> Option<u32> {
         self.frame_rate_milli
-    }
-
-    /// Peak over the listed segments of at least half the target duration (bis 4.4.6.2), average over all of them; before
-    /// the first segment both over the open one.
-    pub fn bandwidth(&self) -> Bandwidth {
-        let half = MediaDuration(self.timing.target().0 / 2);
-        let media = || self.listed.iter().filter(|s| !s.gap);
-        let peak = media().filter(|s| s.duration >= half).map(|s| rate(s.bytes(), s.duration)).max();
-        let (bytes, duration) = media().fold((0, MediaDuration::ZERO), |(b, d), s| (b + s.bytes(), d + s.duration));
-        let average = rate(bytes, duration);
-        match peak {
-            Some(peak) => Bandwidth { peak: peak.max(average), average },
-            None => {
-                let open = self.open.as_ref().map_or(0, |open| {
-                    let bytes = open.parts.iter().filter_map(|p| p.bytes.as_ref()).map(|b| b.len() as u64).sum();
-                    rate(bytes, open.duration)
-                });
-                Bandwidth { peak: open.max(average), average: open.max(average) }
-            }
-        }
     }
 
     pub fn media_sequence(&self) -> u64 {
@@ -331,10 +306,4 @@ impl Snapshot {
             None => self.retained.get(find(&self.retained)?),
         }
     }
-}
-
-/// Bits a second.
-fn rate(bytes: u64, duration: MediaDuration) -> u64 {
-    let micros = u64::try_from(duration.micros()).unwrap_or(0);
-    bytes.saturating_mul(8_000_000).checked_div(micros).unwrap_or(0)
 }

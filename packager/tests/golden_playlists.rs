@@ -378,7 +378,7 @@ fn reread_multivariant(text: &str) -> (Vec<AlternativeMedia>, Vec<VariantStream>
 }
 
 /// A56 to A59: FRAME-RATE has up to three decimals; bit rates are sums with the audio group's, CODECS names both formats; a second
-/// group goes with the best video only, declared a bit above its counterpart.
+/// group goes with the best video only, declared a bit above its counterpart; the first group stands last by itself.
 #[test]
 fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
     let text = multivariant(&video(), &[aac(), opus()]);
@@ -391,7 +391,9 @@ fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
         #EXT-X-STREAM-INF:BANDWIDTH=1040000,AVERAGE-BANDWIDTH=930000,CODECS=\"avc1.42c01e,mp4a.40.2\",RESOLUTION=720x576,FRAME-RATE=25,AUDIO=\"aac\"\n\
         v360/index.m3u8\n\
         #EXT-X-STREAM-INF:BANDWIDTH=2140001,AVERAGE-BANDWIDTH=1630001,CODECS=\"avc1.42c01f,opus\",RESOLUTION=768x576,FRAME-RATE=29.97,AUDIO=\"opus\"\n\
-        v576/index.m3u8\n";
+        v576/index.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=140000,AVERAGE-BANDWIDTH=130000,CODECS=\"mp4a.40.2\",AUDIO=\"aac\"\n\
+        aac/index.m3u8\n";
     assert_eq!(text, golden);
     let (groups, variants) = reread_multivariant(&text);
     let groups: Vec<_> = groups.iter().map(|g| (&g.group_id[..], g.channels.as_deref().unwrap())).collect();
@@ -402,7 +404,8 @@ fn a56_a57_a58_a59_golden_multivariant_with_two_audio_groups() {
         [
             ("v576/index.m3u8", "aac", 2_140_000),
             ("v360/index.m3u8", "aac", 1_040_000),
-            ("v576/index.m3u8", "opus", 2_140_001)
+            ("v576/index.m3u8", "opus", 2_140_001),
+            ("aac/index.m3u8", "aac", 140_000),
         ]
     );
 }
@@ -429,9 +432,24 @@ fn a57_golden_multivariant_with_three_codecs() {
         #EXT-X-STREAM-INF:BANDWIDTH=2240000,AVERAGE-BANDWIDTH=2230000,CODECS=\"hvc1.1.6.L93.90,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30,AUDIO=\"aac\"\n\
         v720-h265/index.m3u8\n\
         #EXT-X-STREAM-INF:BANDWIDTH=1640000,AVERAGE-BANDWIDTH=1630000,CODECS=\"av01.0.05M.08,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=30,AUDIO=\"aac\"\n\
-        v720-av1/index.m3u8\n";
+        v720-av1/index.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=140000,AVERAGE-BANDWIDTH=130000,CODECS=\"mp4a.40.2\",AUDIO=\"aac\"\n\
+        aac/index.m3u8\n";
     assert_eq!(text, golden);
-    assert_eq!(reread_multivariant(&text).1.len(), 4);
+    assert_eq!(reread_multivariant(&text).1.len(), 5);
+}
+
+/// A56: the publisher's own picture is the best one, even where it has fewer bits than a rung below it.
+#[test]
+fn a56_a_better_picture_never_has_the_lower_bandwidth() {
+    let [best, small] = video();
+    let lean = Variant { bandwidth: Bandwidth { peak: 400_000, average: 300_000 }, ..best };
+    let (_, variants) = reread_multivariant(&multivariant(&[lean.clone(), small.clone()], &[]));
+    let rates: Vec<_> = variants.iter().map(|v| (v.bandwidth, v.average_bandwidth.unwrap())).collect();
+    assert_eq!(rates, [(900_001, 300_000), (900_000, 800_000)]);
+    let (_, variants) = reread_multivariant(&multivariant(&[lean, small], &[aac(), opus()]));
+    let rates: Vec<_> = variants.iter().map(|v| v.bandwidth).collect();
+    assert_eq!(rates, [1_040_001, 1_040_000, 1_040_002, 140_000]);
 }
 
 /// Video alone names no group, its CODECS no audio; without a measured rate there is no FRAME-RATE (A57).

@@ -104,6 +104,9 @@ pub struct LadderDefaults {
 pub struct Ladder {
     /// The publisher's own video as the top rendition when its codec fits.
     pub passthrough: bool,
+    /// What the publisher's encoder is set to, bits a second; declared to players. None: what is measured is.
+    #[serde(default)]
+    pub source_bitrate: Option<u32>,
     pub rungs: Vec<Rung>,
     /// AAC bit rate, bits a second.
     pub audio_bitrate: u32,
@@ -132,10 +135,13 @@ pub struct Auth {
     pub admin_token: Option<Secret>,
 }
 /// Keys of signed paths (`sign.rs`); without a key everyone may watch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Viewers {
     pub key: Option<Secret>,
     pub previous_key: Option<Secret>,
+    /// Where they were read. Files only: the environment would be handed on to the worker processes.
+    key_file: Option<PathBuf>,
+    previous_key_file: Option<PathBuf>,
 }
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -197,10 +203,74 @@ pub struct Log {
     pub json: bool,
 }
 
+impl Viewers {
+    /// Err: the key of the configuration and what is wrong with its value.
+    pub fn read(key_file: Option<&Path>, previous_key_file: Option<&Path>) -> Result<Self, (&'static str, String)> {
+        let owned = |file: Option<&Path>| file.map(Path::to_owned);
+        let Some(file) = key_file else {
+            return match previous_key_file {
+                Some(_) => Err(("key_file", "is missing: without it nothing is signed or asked for".to_owned())),
+                None => Ok(Self::default()),
+            };
+        };
+        let no_file = |file: &Path, e| format!("cannot read {}: {e}", file.display());
+        let key = viewer_key(file).map_err(|e| ("key_file", no_file(file, e)))?.map_err(|why| ("key_file", why))?;
+        let previous = match previous_key_file.map(|file| (file, viewer_key(file))) {
+            // It comes with the first exchange.
+            None => None,
+            Some((_, Err(e))) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Some((file, Err(e))) => return Err(("previous_key_file", no_file(file, e))),
+            Some((_, Ok(key))) => Some(key.map_err(|why| ("previous_key_file", why))?),
+        };
+        if previous.as_ref() == Some(&key) {
+            return Err(("previous_key_file", "holds the same key as key_file".to_owned()));
+        }
+        Ok(Self {
+            key: Some(key),
+            previous_key: previous,
+            key_file: owned(key_file),
+            previous_key_file: owned(previous_key_file),
+        })
+    }
+
+    /// What the files hold now. Err: a sentence for the operator.
+    pub fn read_again(&self) -> Result<Self, String> {
+        let read = Self::read(self.key_file.as_deref(), self.previous_key_file.as_deref());
+        read.map_err(|(key, why)| format!("viewers.{key}: {why}"))
+    }
+
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.key_file.iter().chain(&self.previous_key_file).cloned().collect()
+    }
+
+    /// Keys of no file, which nobody exchanges.
+    #[cfg(test)]
+    pub fn of(key: Secret, previous_key: Option<Secret>) -> Self {
+        Self { key: Some(key), previous_key, ..Self::default() }
+    }
+}
+
+/// Err: there is no such file; Ok(Err): what is wrong with its content.
+fn viewer_key(file: &Path) -> std::io::Result<Result<Secret, String>> {
+    let text = std::fs::read_to_string(file)?;
+    // Not shorter than the hash (RFC 2104 §3): who has one token can try keys at home.
+    if (32..=512).contains(&text.trim().len()) && text.trim().bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(Ok(Secret(text.trim().to_owned())));
+    }
+    let why = "the key must be 32 to 512 visible ASCII characters; for example the output of `openssl rand -hex 32`";
+    Ok(Err(why.to_owned()))
+}
+
 impl Ladder {
     /// The built-in ladder of that name: nothing encoded but audio that players could not play.
     pub fn passthrough() -> Self {
-        Self { passthrough: true, rungs: Vec::new(), audio_bitrate: 128_000, policy: LadderPolicy::default() }
+        Self {
+            passthrough: true,
+            source_bitrate: None,
+            rungs: Vec::new(),
+            audio_bitrate: 128_000,
+            policy: LadderPolicy::default(),
+        }
     }
 }
 
@@ -298,7 +368,7 @@ impl Default for Config {
             ]),
             channels: BTreeMap::new(),
             auth: Auth { publish_token: None, admin_token: None },
-            viewers: Viewers { key: None, previous_key: None },
+            viewers: Viewers::default(),
             engine: Engine { stall_timeout: Duration::from_secs(1) },
             devices: Devices {
                 gpus: Gpus::Auto,
@@ -570,16 +640,11 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
     s.finish();
 
     let mut s = root.section("viewers");
-    let viewers =
-        Viewers { key: viewer_key(&mut s, "key_file"), previous_key: viewer_key(&mut s, "previous_key_file") };
-    let readable = s.faults().iter().all(|f| !f.path.starts_with("viewers."));
-    match (&viewers.key, &viewers.previous_key) {
-        (None, Some(_)) if readable => s.fault("key_file", "is missing: without it nothing is signed or asked for"),
-        (Some(key), Some(previous)) if key == previous => {
-            s.fault("previous_key_file", "holds the same key as key_file");
-        }
-        _ => {}
-    }
+    let (key, previous) = (s.optional("key_file", path), s.optional("previous_key_file", path));
+    let viewers = Viewers::read(key.as_deref(), previous.as_deref()).unwrap_or_else(|(key, why)| {
+        s.fault(key, why);
+        Viewers::default()
+    });
     s.finish();
 
     let mut s = root.section("engine");
@@ -700,28 +765,6 @@ fn token(
     Some(Secret(found.to_owned()))
 }
 
-/// Files only: the environment would be handed on to the worker processes.
-fn viewer_key(s: &mut Section<'_>, key: &'static str) -> Option<Secret> {
-    let file = s.optional(key, path)?;
-    match std::fs::read_to_string(&file) {
-        // Not shorter than the hash (RFC 2104 §3): who has one token can try keys at home.
-        Ok(text) if (32..=512).contains(&text.trim().len()) && text.trim().bytes().all(|b| b.is_ascii_graphic()) => {
-            Some(Secret(text.trim().to_owned()))
-        }
-        Ok(_) => {
-            s.fault(
-                key,
-                "the key must be 32 to 512 visible ASCII characters; for example the output of `openssl rand -hex 32`",
-            );
-            None
-        }
-        Err(e) => {
-            s.fault(key, format!("cannot read {}: {e}", file.display()));
-            None
-        }
-    }
-}
-
 fn source(value: Value, at: &str, faults: &mut Vec<Fault>) -> Option<SourceRequest> {
     let mut table = Section::new(at, value, faults);
     let given: Vec<&'static str> = ["rtp", "rtsp", "whip"].into_iter().filter(|k| table.has(k)).collect();
@@ -811,6 +854,7 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
 fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
     let mut table = Section::new(at, value, faults);
     let passthrough = table.get("passthrough", true, flag);
+    let source_bitrate = table.optional("source_bitrate", bit_rate(16_000, 200_000_000));
     let audio_bitrate = table.get("audio_bitrate", 128_000, bit_rate(16_000, 512_000));
     let rungs = match table.take("rungs") {
         None => Vec::new(),
@@ -841,7 +885,7 @@ fn ladder(value: Value, at: &str, faults: &mut Vec<Fault>) -> Ladder {
     }
     let policy = table.get("policy", LadderPolicy::default(), word("\"gpu-only\", \"shorten\" or \"cpu\""));
     table.finish();
-    Ladder { passthrough, rungs, audio_bitrate, policy }
+    Ladder { passthrough, source_bitrate, rungs, audio_bitrate, policy }
 }
 
 fn rung(value: Value, at: &str, faults: &mut Vec<Fault>) -> Rung {

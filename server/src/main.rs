@@ -13,6 +13,7 @@ mod serve;
 mod shutdown;
 mod sign;
 mod supervisor;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

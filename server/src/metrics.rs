@@ -32,6 +32,7 @@ pub struct Metrics {
     /// Unix seconds; 0, and then not shown, where there is no TLS.
     certificate_end: AtomicU64,
     certificate_reads: Family<Outcome, Counter>,
+    viewer_keys_reads: Family<Outcome, Counter>,
 }
 
 const HOT_CLASSES: [&str; 4] = ["playlist", "part", "segment", "multivariant"];
@@ -155,6 +156,12 @@ impl Default for Metrics {
             "Changed certificates by what became of them",
             certificate_reads.clone(),
         );
+        let viewer_keys_reads = Family::default();
+        registry.register(
+            "viewer_key_reads",
+            "Changed keys of signed paths by what became of them",
+            viewer_keys_reads.clone(),
+        );
         Self {
             registry,
             requests,
@@ -169,6 +176,7 @@ impl Default for Metrics {
             panics,
             certificate_end: AtomicU64::new(0),
             certificate_reads,
+            viewer_keys_reads,
             playlist_faults,
         }
     }
@@ -222,6 +230,9 @@ impl Metrics {
     /// `end`: Unix seconds.
     pub fn certificate(&self, end: u64) {
         self.certificate_end.store(end, Ordering::Relaxed);
+    }
+    pub fn viewer_keys_read(&self, outcome: &'static str) {
+        self.viewer_keys_reads.get_or_create(&Outcome { outcome }).inc();
     }
     pub fn certificate_read(&self, outcome: &'static str) {
         self.certificate_reads.get_or_create(&Outcome { outcome }).inc();

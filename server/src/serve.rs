@@ -81,6 +81,9 @@ async fn serve(config: Arc<Config>, demo: Option<DemoOptions>, dev_cert: bool) -
         // A server with a development certificate runs in somebody's terminal, and SIGHUP says that it was closed.
         tokio::spawn(tls.follow(!dev_cert, metrics.clone(), closing.clone()));
     }
+    if let Some(keys) = app.keyring() {
+        tokio::spawn(keys.follow(!dev_cert, metrics.clone(), closing.clone()));
+    }
     let served = tokio::spawn(listener::serve(socket, acceptor, limits, metrics.clone(), closing, handler));
 
     let scheme = if secure { "https" } else { "http" };

@@ -10,6 +10,8 @@
 //! | 5 to 12 | when it expires, in seconds of unix time |
 //! | 13 to 44 | HMAC-SHA256(key, bytes 0 to 12 and the channel's name) |
 
+mod keyring;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -19,6 +21,8 @@ use media::ChannelName;
 use sha2::Sha256;
 
 use crate::config::{Secret, Viewers};
+
+pub use keyring::Keyring;
 
 /// Shortest and longest life of a token. Whoever leaks a key must be able to outwait what was signed with it.
 pub const LIFE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30 * 24 * 3600));
@@ -129,7 +133,7 @@ mod tests {
 
     fn keys(current: &str, previous: Option<&str>) -> Keys {
         let secret = |text: &str| Secret(text.to_owned());
-        Keys::of(&Viewers { key: Some(secret(current)), previous_key: previous.map(secret) }).unwrap()
+        Keys::of(&Viewers::of(secret(current), previous.map(secret))).unwrap()
     }
 
     fn at(seconds: u64) -> SystemTime {

@@ -1,10 +1,10 @@
 // Watches a channel that wants signed paths, as a viewer with a link and as an operator, and prints what was seen as JSON.
 //
-// Usage: signed.mjs BASE CHANNEL TOKEN ADMIN_TOKEN
+// Usage: signed.mjs BASE CHANNEL TOKEN ADMIN_TOKEN [FILE], FILE being for a picture of the status page.
 
 import { openBrowser, playing, until, watch } from './lib.mjs';
 
-const [base, channel, token, admin] = process.argv.slice(2);
+const [base, channel, token, admin, screenshot] = process.argv.slice(2);
 const report = {};
 const browser = await openBrowser();
 const { page } = browser;
@@ -34,6 +34,13 @@ try {
   await page.goto(`${base}/`);
   await until('the preview', page, () => document.querySelector('[data-preview="playing"]') !== null);
   report.preview = true;
+  // The address for players that its button copies is a signed one.
+  await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  await page.click('.card button:has-text("Playlist")');
+  await page.waitForSelector('.card button:has-text("Copied")');
+  report.said = await page.textContent('.card button:has-text("Copied")');
+  report.copied = await page.evaluate(() => navigator.clipboard.readText());
+  if (screenshot) await page.screenshot({ path: screenshot });
 } finally {
   await browser.close();
 }

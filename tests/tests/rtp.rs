@@ -32,10 +32,16 @@ async fn ffmpeg_publishes_and_everybody_plays_every_rendition() {
     let multivariant = m3u8_rs::parse_master_playlist_res(text.as_bytes()).unwrap();
     assert_eq!(
         multivariant.variants.len(),
-        4,
-        "three video renditions, and the best with the second audio group\n{text}"
+        5,
+        "three video renditions, the best with the second audio group, and sound alone\n{text}"
     );
-    for variant in &multivariant.variants {
+    let (sound, pictures) = multivariant.variants.split_last().unwrap();
+    assert_eq!((sound.uri.as_str(), sound.codecs.as_deref()), ("aac/index.m3u8", Some("mp4a.40.2")), "A59 {text}");
+    assert!(
+        sound.bandwidth <= 192_000 && sound.audio.as_deref() == Some("aac") && sound.resolution.is_none(),
+        "A59 {text}"
+    );
+    for variant in pictures {
         assert!(variant.codecs.as_ref().unwrap().starts_with("avc1."), "A57 {text}");
         assert!(variant.resolution.is_some() && variant.frame_rate.is_some(), "A57 {text}");
         assert!(variant.bandwidth >= variant.average_bandwidth.unwrap(), "A56 {text}");

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use e2e::clients::{browser, ffmpeg_plays, ffprobe_refused};
 use e2e::publishers::Ffmpeg;
-use e2e::server::{Options, Server, run};
+use e2e::server::{Options, Server, run, signal};
 use e2e::{have, until};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const ADMIN: &str = "admin-0123456789abcdef";
@@ -132,29 +133,40 @@ async fn the_pages_play_signed_channels() {
     assert!(report["refused"].as_str().unwrap().contains("not good for this channel"), "{report}");
     assert_eq!((&report["dialogs"], &report["preview"]), (&json!(0), &json!(true)), "{report}");
     assert_eq!(report["viewer"], server.url(&path), "{report}");
+    let copied = report["copied"].as_str().unwrap();
+    assert!(copied.contains("/live/~") && report["said"] == "Copied, good for 12 h", "{report}");
+    assert!(server.get(copied.strip_prefix(server.base()).unwrap()).await.status().is_success(), "{report}");
     let operator = report["operator"].as_str().unwrap();
     assert!(operator.contains("/live/~") && operator != server.url(&path), "{report}");
 }
 
-/// A new key becomes the current one while the old one's tokens stay good, until that key is dropped.
+/// A new key becomes the current one while the old one's tokens stay good, until that key is dropped. The server runs on.
 #[tokio::test]
-async fn keys_are_rotated() {
+async fn keys_are_exchanged_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (old, new) = (key_file(folder.path(), "old", OLD), key_file(folder.path(), "new", NEW));
+    let (current, next) = (key_file(folder.path(), "viewer.key", OLD), key_file(folder.path(), "next", NEW));
+    let previous = folder.path().join("viewer.previous.key");
     let access = |key: &str| sign(key, "show", "1h").replace("index.m3u8", "access");
-    let (before, after) = (access(&old), access(&new));
+    let (before, after) = (access(&current), access(&next));
 
-    let server = start(&old, None).await;
+    let server = start(&current, previous.to_str()).await;
     assert_eq!(server.get(&before).await.status(), 204);
     assert_eq!(refused(&server, &after).await, "/problems/bad-signature");
-    drop(server);
-    let server = start(&new, Some(&old)).await;
+    // Nobody tells the server.
+    std::fs::rename(&current, &previous).unwrap();
+    std::fs::rename(&next, &current).unwrap();
+    until("the new key", || async { (server.get(&after).await.status() == 204).then_some(()) }).await;
     assert_eq!(server.get(&before).await.status(), 204);
-    assert_eq!(server.get(&after).await.status(), 204);
-    drop(server);
-    let server = start(&new, None).await;
+    let signed = sign(&current, "show", "2h").replace("index.m3u8", "access");
+    assert_eq!(server.get(&signed).await.status(), 204);
+    // The old one is dropped, and the server is told.
+    std::fs::remove_file(&previous).unwrap();
+    signal(server.pid(), Signal::SIGHUP);
+    until("the old key's end", || async { (server.get(&before).await.status() == 403).then_some(()) }).await;
     assert_eq!(refused(&server, &before).await, "/problems/bad-signature");
     assert_eq!(server.get(&after).await.status(), 204);
+    let metrics = server.request("GET", "/metrics").bearer_auth(ADMIN).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("fishladder_viewer_key_reads_total{outcome=\"exchanged\"} 2"), "{metrics}");
 }
 
 #[test]

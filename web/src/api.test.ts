@@ -8,6 +8,7 @@ import {
   parseChannel,
   parseChannels,
   parseFleet,
+  playlistForViewers,
   readProblem,
   watchablePath,
 } from './api';
@@ -187,6 +188,21 @@ describe('signed paths', () => {
     const asked = server((url) => (url.endsWith('/sign') ? 200 : 403));
     expect(await watchablePath('show', '#other')).toBe(`/live/${token}/show/index.m3u8`);
     expect(asked).toEqual(['GET /live/show/access', 'POST /api/v1/channels/show/sign']);
+  });
+
+  it('hands viewers a signed address where they need one, and says how long it is good', async () => {
+    vi.stubGlobal('location', { href: 'https://live.example.org/' });
+    server((url) => (url.endsWith('/sign') ? 200 : 403));
+    expect(await playlistForViewers('show')).toEqual({
+      text: `https://live.example.org/live/${token}/show/index.m3u8`,
+      done: 'Copied, good for 12 h',
+    });
+    server(() => 204);
+    expect(await playlistForViewers('show')).toEqual({
+      text: 'https://live.example.org/live/show/index.m3u8',
+    });
+    server(() => 403);
+    await expect(playlistForViewers('show')).rejects.toMatchObject({ status: 403 });
   });
 });
 

@@ -168,8 +168,8 @@ export function playlistPath(channel: string): string {
   return `/live/${channel}/index.m3u8`;
 }
 
-/** How long a path that a page signs for itself stays good. */
-const SIGNED_FOR = '12h';
+/** How long a path that a page signs stays good. */
+const SIGNED_HOURS = 12;
 
 /**
  * The playlist that this page may read: everyone's, the one whose token came behind `#` in the page's address, or where
@@ -188,12 +188,19 @@ export async function watchablePath(channel: string, fragment: string): Promise<
 /** The playlist as an operator may read it; `ask`: for the admin token, if need be. */
 export async function signedPath(channel: string, ask: boolean): Promise<string> {
   const url = `/api/v1/channels/${encodeURIComponent(channel)}/sign`;
-  const body = JSON.stringify({ expires: SIGNED_FOR });
+  const body = JSON.stringify({ expires: `${SIGNED_HOURS}h` });
   const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body };
   const json: unknown = await (await authorized('admin', url, init, ask)).json();
   const path = isObject(json) ? asText(json['playlist']) : '';
   // Only a path of this server.
   return path.startsWith('/live/') ? path : playlistPath(channel);
+}
+
+/** The address of the playlist to hand to viewers, and what to say of it where it does not stay good for ever. */
+export async function playlistForViewers(channel: string): Promise<{ text: string; done?: string }> {
+  const path = await watchablePath(channel, '');
+  const text = new URL(path, location.href).href;
+  return path === playlistPath(channel) ? { text } : { text, done: `Copied, good for ${SIGNED_HOURS} h` };
 }
 
 /** All channels, and how far this computer's clock is behind the server's, in ms. `ask`: for a token, if need be. */

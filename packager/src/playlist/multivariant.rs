@@ -6,7 +6,7 @@ use std::sync::Arc;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
 use media::{RenditionId, TrackConfig};
 
-use crate::window::Bandwidth;
+use crate::bandwidth::Bandwidth;
 
 /// One playable rendition as the multivariant playlist lists it.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct Variant {
     pub id: RenditionId,
     pub config: Arc<TrackConfig>,
     pub frame_rate_milli: Option<u32>,
-    /// Declared ceiling where one is known (an encoder's bit rate), else measured.
+    /// As declared ([`crate::Snapshot::declared`]).
     pub bandwidth: Bandwidth,
 }
 
@@ -22,7 +22,13 @@ pub struct Variant {
 /// whatever its CODECS; those of a codec best first, as given. Every audio rendition is a group of its own. All video variants
 /// go with the first group. A further group goes with the best video only, and declares at least the bit rate of its
 /// counterpart: a player whose buffer runs dry steps down the list, and that step must never change the sound's codec,
-/// which costs a stall of its own (seen with hls.js 1.7). Pure function of its input.
+/// which costs a stall of its own (seen with hls.js 1.7).
+///
+/// Last comes the first audio group by itself, for networks that carry no picture (AAS asks for one of at most 192 kbit/s).
+/// Players that know what they are doing take it as the last resort (AVPlayer) or never (hls.js, Shaka).
+///
+/// Of one codec, a better picture never has the lower BANDWIDTH, or AVPlayer, which goes by that alone, would change up to a worse one. Pure
+/// function of its input.
 pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     let mut video: Vec<&Variant> = video.iter().collect();
     video.sort_by_key(|v| v.config.codec());
@@ -33,9 +39,9 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
     if video.is_empty() {
         playlist.variants.extend(audio.iter().map(|a| variant(a, None)));
     } else if audio.is_empty() {
-        playlist.variants.extend(video.iter().map(|v| variant(v, None)));
+        playlist.variants.extend(pictures(&video, None));
     } else {
-        playlist.variants.extend(video.iter().map(|v| variant(v, audio.first())));
+        playlist.variants.extend(pictures(&video, audio.first()));
         for (best, group) in video.first().into_iter().flat_map(|best| audio.iter().skip(1).map(move |g| (best, g))) {
             let mut alternative = variant(best, Some(group));
             if let Some(counterpart) = playlist.variants.first() {
@@ -44,6 +50,9 @@ pub fn multivariant(video: &[Variant], audio: &[Variant]) -> String {
                     alternative.average_bandwidth.max(counterpart.average_bandwidth.map(|average| average + 1));
             }
             playlist.variants.push(alternative);
+        }
+        if let Some(group) = audio.first() {
+            playlist.variants.push(VariantStream { audio: Some(group.id.to_string()), ..variant(group, None) });
         }
     }
     let mut text = Vec::with_capacity(1024);
@@ -69,6 +78,20 @@ fn audio_group(rendition: &Variant) -> AlternativeMedia {
         channels: Some(channels.to_string()),
         ..Default::default()
     }
+}
+
+fn pictures(video: &[&Variant], audio: Option<&Variant>) -> Vec<VariantStream> {
+    let mut variants: Vec<_> = video.iter().map(|v| variant(v, audio)).collect();
+    let (mut least, mut codec) = (0, None);
+    for (variant, rendition) in variants.iter_mut().zip(video).rev() {
+        // A player keeps to one codec.
+        if codec.replace(rendition.config.codec()) != Some(rendition.config.codec()) {
+            least = 0;
+        }
+        variant.bandwidth = variant.bandwidth.max(least);
+        least = variant.bandwidth + 1;
+    }
+    variants
 }
 
 fn variant(rendition: &Variant, audio: Option<&Variant>) -> VariantStream {

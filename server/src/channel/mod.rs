@@ -40,7 +40,7 @@ pub struct RenditionSet {
 pub struct RenditionView {
     pub id: RenditionId,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// The encoder's bit rate with head-room, where it is ours to know; declared as BANDWIDTH instead of a measurement.
+    /// The peak bit rate that is promised: by the encoder's target, or by the operator who knows the publisher's (`source_bitrate`).
     pub ceiling: Option<u64>,
     /// A suspended rung, or one that came back too lately to join at: players that choose a rendition now are not shown it.
     pub withheld: bool,

@@ -42,7 +42,7 @@ pub struct PlannedRendition {
     pub kind: TrackKind,
     pub origin: Origin,
     pub rule: PartRule,
-    /// Bits a second to declare, where the coding is ours.
+    /// Bits a second to declare, where they are known beforehand.
     pub ceiling: Option<u64>,
 }
 
@@ -88,7 +88,8 @@ impl Plan {
         let mut renditions = Vec::new();
         if video.is_some() && ladder.passthrough {
             let rule = PartRule::video(part_aim, tracks.frame);
-            renditions.push(planned("src", TrackKind::Video, Origin::Passthrough, rule, None));
+            let ceiling = ladder.source_bitrate.map(ceiling_of);
+            renditions.push(planned("src", TrackKind::Video, Origin::Passthrough, rule, ceiling));
         }
         for rung in &spec.video {
             // A rung's own rate divides a steady source's frames; an unsteady source makes unsteady rungs.
@@ -116,12 +117,16 @@ impl Plan {
 }
 
 fn encoded(id: &RenditionId, kind: TrackKind, rule: PartRule, bitrate: u32) -> PlannedRendition {
-    let ceiling = Some(u64::from(bitrate) * CEILING_PERCENT / 100);
+    let ceiling = Some(ceiling_of(bitrate));
     PlannedRendition { id: id.clone(), kind, origin: Origin::Engine, rule, ceiling }
 }
 
 fn planned(id: &str, kind: TrackKind, origin: Origin, rule: PartRule, ceiling: Option<u64>) -> PlannedRendition {
     PlannedRendition { id: rendition_id(id), kind, origin, rule, ceiling }
+}
+
+fn ceiling_of(bitrate: u32) -> u64 {
+    u64::from(bitrate) * CEILING_PERCENT / 100
 }
 
 fn rendition_id(id: &str) -> RenditionId {
@@ -228,5 +233,18 @@ pub(super) mod tests {
         let ids: Vec<_> = plan.renditions.iter().map(|r| (r.id.as_str(), r.origin)).collect();
         assert_eq!(ids, [("src", Origin::Passthrough), ("aac", Origin::Engine), ("opus", Origin::Passthrough)]);
         assert!(plan.engine.is_some_and(|e| e.video.is_empty() && e.audio.is_some()));
+    }
+
+    /// A56: what is known beforehand is promised with room for rate control; of a publisher's own coding nothing is, unless told.
+    #[test]
+    fn a56_bit_rates_that_are_known_are_promised() {
+        let tracks = Tracks { video: Some(h264()), ..Tracks::default() };
+        let rung = Rung { height: 360, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
+        for (source_bitrate, promised) in [(None, None), (Some(6_000_000), Some(7_200_000))] {
+            let ladder = Ladder { source_bitrate, rungs: vec![rung.clone()], ..Ladder::passthrough() };
+            let plan = Plan::new(&tracks, &ladder, MediaDuration::from_millis(200), &mut everything());
+            let ceilings: Vec<_> = plan.renditions.iter().map(|r| (r.id.as_str(), r.ceiling)).collect();
+            assert_eq!(ceilings, [("src", promised), ("v360", Some(840_000))]);
+        }
     }
 }

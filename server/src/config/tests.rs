@@ -63,6 +63,7 @@ fn the_manual_says_what_the_defaults_are() {
         "window",
         "default",
         "passthrough",
+        "source_bitrate",
         "audio_bitrate",
         "rungs",
         "publish_token_file",

@@ -139,7 +139,7 @@ pub async fn sign<B: HttpBody<Error: Into<BoxError>>>(
             return Err(Problem::new(StatusCode::CONFLICT, "signing-off", detail));
         };
         let expiry = SystemTime::now() + life;
-        let token = keys.sign(name, expiry);
+        let token = keys.keys().sign(name, expiry);
         Ok(Signed {
             playlist: playlist_path(&token, name),
             // Behind `#`, where it reaches no server's log and no Referer.

@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use media::{ChannelName, RenditionId};
-use packager::{Bandwidth, Directives, Lookup, Reload, Report, Snapshot, Variant};
+use packager::{Directives, Lookup, Reload, Report, Snapshot, Variant};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -273,18 +273,11 @@ fn list(snapshots: &[(Option<u64>, Arc<Snapshot>)]) -> Vec<Variant> {
         if !s.is_playable() {
             return None;
         }
-        let measured = s.bandwidth();
-        let bandwidth = match ceiling {
-            None => measured,
-            Some(peak) => {
-                Bandwidth { peak, average: if measured.average == 0 { peak } else { measured.average.min(peak) } }
-            }
-        };
         Some(Variant {
             id: s.id().clone(),
             config: s.config()?.clone(),
             frame_rate_milli: s.frame_rate_milli(),
-            bandwidth,
+            bandwidth: s.declared(ceiling),
         })
     };
     snapshots.iter().filter_map(|(ceiling, s)| variant(*ceiling, s)).collect()

@@ -54,7 +54,7 @@ use route::{Area, Object, Route};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::sign::Keys;
+use crate::sign::Keyring;
 use crate::supervisor::Supervisor;
 
 /// What the log and the page say where nothing but HTTP/1.1 reaches players: browsers and Apple's speak HTTP/2 over TLS only.
@@ -71,7 +71,7 @@ pub struct App {
     started: Instant,
     gate: auth::Gate,
     /// None: everyone may watch.
-    keys: Option<Keys>,
+    keys: Option<Arc<Keyring>>,
     playlists: playlists::Playlists,
     compressed: pages::Compressed,
     draining: AtomicBool,
@@ -90,7 +90,7 @@ impl App {
             started: Instant::now(),
             rooms,
             gate: auth::Gate::new(&config),
-            keys: Keys::of(&config.viewers),
+            keys: Keyring::of(&config.viewers).map(Arc::new),
             config,
             playlists: playlists::Playlists::new(metrics.clone()),
             metrics,
@@ -98,6 +98,11 @@ impl App {
             draining: AtomicBool::new(false),
             hasher: RandomState::new(),
         }
+    }
+
+    /// The viewers' keys, where there are any.
+    pub fn keyring(&self) -> Option<Arc<Keyring>> {
+        self.keys.clone()
     }
 
     /// From now on new publishers and channels are refused and `/readyz` says so; viewers are still served.
@@ -190,7 +195,7 @@ impl App {
         // A preflight gives nothing away. Paths signed for a server that asks for no token are served all the same, so that
         // switching keys off disturbs no viewer.
         if let (Some(keys), Some(name), false) = (&self.keys, route.watched(), preflight)
-            && let Err(unfit) = keys.check(token, name, SystemTime::now())
+            && let Err(unfit) = keys.keys().check(token, name, SystemTime::now())
         {
             return Problem::from(unfit).response();
         }

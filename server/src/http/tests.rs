@@ -194,7 +194,7 @@ async fn a_wrong_method_is_405_with_allow() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_its_body() {
+async fn a54_head_is_get_without_its_body() {
     let (rig, _keep) = demo();
     for path in EVERYWHERE.into_iter().chain(["/nothing", "/live/a%20b/index.m3u8", "/readyz"]) {
         let (get, head) = (rig.get(path).await, rig.ask("HEAD", path, &[], "").await);
@@ -211,7 +211,7 @@ async fn head_is_get_without_its_body() {
 }
 
 #[tokio::test]
-async fn every_error_is_problem_details_with_cors_where_viewers_ask() {
+async fn a54_every_error_is_problem_details_with_cors_where_viewers_ask() {
     let (rig, _keep) = demo();
     for (path, status, kind) in [
         ("/live/none/index.m3u8", 404, "not-found"),
@@ -432,9 +432,9 @@ async fn ambiguous_framing_is_refused_and_the_connection_closed() {
 /// The server's keys for viewers, and a token for `demo` that is good for an hour.
 fn signing() -> (Rig, watch::Sender<Arc<RenditionSet>>, String) {
     let (demo, sender) = channel("demo", RenditionSet::default());
-    let viewers = crate::config::Viewers { key: Some(Secret("k".repeat(32))), previous_key: None };
+    let viewers = crate::config::Viewers::of(Secret("k".repeat(32)), None);
     let rig = rig(vec![demo], |c| c.viewers = viewers);
-    let token = rig.app.keys.as_ref().unwrap().sign(&"demo".parse().unwrap(), SystemTime::now() + HOUR);
+    let token = rig.app.keys.as_ref().unwrap().keys().sign(&"demo".parse().unwrap(), SystemTime::now() + HOUR);
     (rig, sender, token)
 }
 
@@ -443,7 +443,7 @@ const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 #[tokio::test]
 async fn with_a_key_only_signed_paths_may_be_watched() {
     let (rig, _keep, token) = signing();
-    let expired = rig.app.keys.as_ref().unwrap().sign(&"demo".parse().unwrap(), SystemTime::now() - HOUR);
+    let expired = rig.app.keys.as_ref().unwrap().keys().sign(&"demo".parse().unwrap(), SystemTime::now() - HOUR);
     for object in
         ["index.m3u8", "v1/index.m3u8", "v1/index.m3u8?_HLS_msn=1", "v1/1.m4s", "v1/1.0.m4s", "v1/init-1.mp4", "access"]
     {

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,16 +15,13 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
 use crate::metrics::Metrics;
+use crate::watched::{Watched, follow};
 
-/// How often the files are looked at. A change counts once it has held still for one round, so that a certificate whose
-/// key is still being written is not complained of.
-const ROUND: Duration = Duration::from_secs(2);
 /// From so long before the end on, the log and the page remind of it: certbot renews 30 days before, so that at 14 it has
 /// failed for a while.
 const REMIND: Duration = Duration::from_secs(14 * 86_400);
@@ -146,39 +142,11 @@ impl Tls {
     }
 
     /// Follows changes of the files, and SIGHUP where `on_hangup`, until `closing` turns true.
-    pub async fn follow(self: Arc<Self>, on_hangup: bool, metrics: Arc<Metrics>, mut closing: watch::Receiver<bool>) {
-        let mut hangup = match on_hangup.then(|| signal(SignalKind::hangup())).transpose() {
-            Ok(hangup) => hangup,
-            Err(e) => {
-                tracing::warn!(error = %e, "SIGHUP cannot be caught; the certificate's files are still watched");
-                None
-            }
+    pub async fn follow(self: Arc<Self>, on_hangup: bool, metrics: Arc<Metrics>, closing: watch::Receiver<bool>) {
+        let look = |(watcher, metrics): &mut (Watcher, Arc<Metrics>), at_once| {
+            watcher.look(at_once, SystemTime::now(), metrics);
         };
-        let mut watcher = Watcher::new(self);
-        let mut round = tokio::time::interval(ROUND);
-        loop {
-            let hung_up = async {
-                match &mut hangup {
-                    Some(signal) => signal.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let at_once = tokio::select! {
-                _ = closing.wait_for(|c| *c) => return,
-                _ = round.tick() => false,
-                _ = hung_up => true,
-            };
-            let metrics = metrics.clone();
-            // The files may lie on a network's file system.
-            let looked = tokio::task::spawn_blocking(move || {
-                watcher.look(at_once, SystemTime::now(), &metrics);
-                watcher
-            });
-            watcher = match looked.await {
-                Ok(watcher) => watcher,
-                Err(e) => return tracing::error!(error = %e, "the certificate's files are watched no more"),
-            };
-        }
+        follow((Watcher::new(self), metrics), look, "the certificate's files", on_hangup, closing).await;
     }
 }
 
@@ -196,32 +164,25 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Decides when to read the files again. Apart from `Tls::follow` for the tests' sake: time and signals are arguments.
+/// Decides what a changed pair is worth. Apart from `Tls::follow` for the tests' sake: time and signals are arguments.
 struct Watcher {
     tls: Arc<Tls>,
-    /// As the files were when they were read last, and at the last look.
-    read: Option<Stamp>,
-    seen: Option<Stamp>,
-    /// The last pair was not fit, for this reason. It is tried again each round, since a file's clock is too coarse to
-    /// tell of a write that followed at once.
+    files: Watched,
+    /// The last pair was not fit, for this reason.
     complaint: Option<String>,
     reminded: Option<SystemTime>,
 }
 
 impl Watcher {
     fn new(tls: Arc<Tls>) -> Self {
-        // Not `stamp`: what changed between the reading and now would be missed. Reading once more costs nothing.
-        Self { tls, read: None, seen: None, complaint: None, reminded: None }
+        let files = Watched::new(vec![tls.files.certificate.clone(), tls.files.key.clone()]);
+        Self { tls, files, complaint: None, reminded: None }
     }
 
     fn look(&mut self, at_once: bool, now: SystemTime, metrics: &Metrics) {
-        let stamp = stamp(&self.tls.files);
-        let changed = stamp != self.read || self.complaint.is_some();
-        if at_once || (changed && stamp == self.seen) {
-            self.read = stamp;
+        if self.files.is_due(at_once, self.complaint.is_some()) {
             self.exchange(at_once, now, metrics);
         }
-        self.seen = stamp;
         metrics.certificate(self.tls.until());
         let warning = self.tls.warning(now);
         let due = self.reminded.is_none_or(|last| now.duration_since(last).is_ok_and(|ago| ago >= AGAIN));
@@ -265,20 +226,6 @@ impl Watcher {
             }
         }
     }
-}
-
-/// What tells that a file was replaced or written: device, inode, size, times of content and of entry in nanoseconds.
-type Stamp = [(u64, u64, u64, i64, i64); 2];
-
-/// None while one of them is missing. Links are followed, since certbot and Kubernetes exchange those.
-fn stamp(files: &config::Tls) -> Option<Stamp> {
-    let of = |path: &Path| {
-        let m = std::fs::metadata(path).ok()?;
-        let nanoseconds = |s: i64, n: i64| s.saturating_mul(1_000_000_000).saturating_add(n);
-        let (content, entry) = (nanoseconds(m.mtime(), m.mtime_nsec()), nanoseconds(m.ctime(), m.ctime_nsec()));
-        Some((m.dev(), m.ino(), m.size(), content, entry))
-    };
-    Some([of(&files.certificate)?, of(&files.key)?])
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 // One channel on the status page. Made once, then updated in place by every poll.
 
-import { deleteChannel, Problem, type Channel } from '../api';
+import { deleteChannel, playlistForViewers, Problem, type Channel } from '../api';
 import { arrange, h, icon, replaceChildren, setAttribute, setText } from '../ui/dom';
 import { openDialog } from '../ui/dialog';
 import {
@@ -71,7 +71,6 @@ export class Card {
       ),
     );
     this.publish = linkButton(`/publish/${name}`, 'camera', 'Publish');
-    const playlist = new URL(channel.playlist, location.href).href;
     this.element = h(
       'article',
       { class: 'card', id: `channel-${name}`, tabIndex: -1, 'aria-label': `Channel ${name}` },
@@ -86,7 +85,7 @@ export class Card {
         { class: 'card-actions' },
         linkButton(`/watch/${name}`, 'play', 'Watch'),
         this.publish,
-        copyButton(playlist, 'Playlist', `Copy ${playlist}`),
+        copyButton(() => playlistForViewers(name), 'Playlist', 'Copy the address that players take'),
         h(
           'button',
           {

@@ -23,15 +23,32 @@ export function linkButton(href: string, name: IconName, text: string, style = '
   return h('a', { class: style, href }, icon(name), h('span', {}, text));
 }
 
-export function copyButton(text: string, label: string, title: string): HTMLButtonElement {
+export interface Copied {
+  text: string;
+  /** Said instead of "Copied". */
+  done?: string;
+}
+
+/** `what` may be made when the button is pressed; what it throws is the button's title then. */
+export function copyButton(
+  what: string | (() => Promise<Copied>),
+  label: string,
+  title: string,
+): HTMLButtonElement {
   const caption = h('span', {}, label);
   const picture = h('span', { class: 'icon-slot' }, icon('copy'));
   const button = h('button', { class: 'button', type: 'button', title }, picture, caption);
   let back = 0;
   button.addEventListener('click', () => {
-    void copy(text).then((done) => {
-      replaceChildren(picture, icon(done ? 'check' : 'error'));
-      caption.textContent = done ? 'Copied' : 'Could not copy';
+    const made = typeof what === 'string' ? Promise.resolve<Copied>({ text: what }) : what();
+    const copied = made.then(
+      async ({ text, done }) => ((await copy(text)) ? { said: done ?? 'Copied', good: true, title } : FAILED),
+      (error: unknown) => ({ ...FAILED, title: error instanceof Error ? error.message : FAILED.title }),
+    );
+    void copied.then((result) => {
+      replaceChildren(picture, icon(result.good ? 'check' : 'error'));
+      caption.textContent = result.said;
+      button.title = result.title;
       clearTimeout(back);
       back = window.setTimeout(() => {
         replaceChildren(picture, icon('copy'));
@@ -41,6 +58,8 @@ export function copyButton(text: string, label: string, title: string): HTMLButt
   });
   return button;
 }
+
+const FAILED = { said: 'Could not copy', good: false, title: 'The browser gives no access to the clipboard' };
 
 async function copy(text: string): Promise<boolean> {
   if (navigator.clipboard) {
