@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::backend::Codec;
 use engine::{AudioRung, Engine, EngineEvent, EngineInput, EngineOptions, LadderSpec, OnDevice, VideoRung};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -41,6 +42,25 @@ pub fn rung(id: &str, width: u32, height: u32, frame_rate: Option<(u32, u32)>) -
         preset: "ultrafast".into(),
         tune: Default::default(),
     }
+}
+
+pub fn coded(codec: Codec, rung: VideoRung) -> VideoRung {
+    VideoRung { codec, ..rung }
+}
+
+/// What a ladder may be made of here. Every host has H.264; the other codecs' encoders are those that make key pictures when
+/// they are told to (av1enc from GStreamer 1.24.5 on).
+pub fn codecs() -> Vec<Codec> {
+    gst::init().unwrap();
+    let release = |factory: &str| {
+        let version = gst::ElementFactory::find(factory)?.plugin()?.version();
+        let numbers: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
+        Some(numbers)
+    };
+    let mut codecs = vec![Codec::H264];
+    codecs.extend(release("x265enc").map(|_| Codec::H265));
+    codecs.extend(release("av1enc").filter(|v| *v >= vec![1, 24, 5]).map(|_| Codec::Av1));
+    codecs
 }
 
 pub fn aac(channels: u8) -> AudioRung {
@@ -207,6 +227,17 @@ pub async fn run_through_on(device: Option<OnDevice>, spec: LadderSpec, inputs: 
         got.take(event);
     }
     got
+}
+
+/// Decodes a video rendition's units, whatever their codec.
+pub fn pictures(units: &[AccessUnit]) -> Vec<(u64, Vec<u8>)> {
+    let (caps, decoder) = match &*units[0].config {
+        TrackConfig::H264(_) => ("video/x-h264,stream-format=byte-stream,alignment=au", "avdec_h264"),
+        TrackConfig::H265(_) => ("video/x-h265,stream-format=hvc1,alignment=au", "avdec_h265"),
+        TrackConfig::Av1(_) => ("video/x-av1,stream-format=obu-stream,alignment=tu", "av1dec"),
+        TrackConfig::Aac(_) | TrackConfig::Opus(_) => panic!("no video"),
+    };
+    decode(units, caps, decoder)
 }
 
 /// Decodes a rendition's units to raw video or audio; every sample is (pts in ns, bytes).
