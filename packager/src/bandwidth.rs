@@ -81,9 +81,11 @@ fn usual(config: &TrackConfig, frame_rate_milli: Option<u32>) -> u64 {
     const AREA: u128 = 1920 * 1080;
     const BITS: u128 = 8_000_000;
     match config {
-        TrackConfig::H264(c) => {
+        // No publisher brings the newer codecs; they need less.
+        TrackConfig::H264(_) | TrackConfig::H265(_) | TrackConfig::Av1(_) => {
+            let (width, height) = config.size().unwrap_or((0, 0));
             let root = |n: u128| n.isqrt().isqrt();
-            let area = u128::from(c.width) * u128::from(c.height);
+            let area = u128::from(width) * u128::from(height);
             let bits = u64::try_from(BITS * root(area.pow(3)) / root(AREA.pow(3))).unwrap_or(u64::MAX / 2);
             if frame_rate_milli.is_some_and(|rate| rate > FAST_MILLI) { bits + bits / 2 } else { bits }
         }
