@@ -486,6 +486,55 @@ proptest! {
     }
 }
 
+/// A10: while a source sends, parts come no further apart than PART-TARGET, and segments than one and a half TARGETDURATION. Each
+/// picture arrives at its time here; sound waits for the picture behind it.
+#[test]
+fn a10_parts_and_segments_come_in_time() {
+    for (fps, jitter) in [(24, vec![0]), (30, vec![0]), (30, vec![-10, 4, 10, 0, -7]), (60, vec![0])] {
+        let source = Source { fps, jitter, gop: 2 * fps as usize, frames: 20 * fps as usize, ..Source::default() };
+        let mut channel = Channel::new(&source);
+        let frame = 1_000_000 / fps;
+        // Of each rendition: its newest part, and when it and its segment were first listed.
+        let mut seen = [None::<(u64, Option<u64>, i64, i64)>; 3];
+        for picture in source.pictures() {
+            channel.picture(picture, &h264(30));
+            let now = picture.pts * 100 / 9;
+            let watches = channel.sound.iter().map(|(sound, _)| (&sound.watch, frame));
+            for ((watch, slack), seen) in [(&channel.video, 0)].into_iter().chain(watches).zip(&mut seen) {
+                let Some(playlist) = &watch.last else { continue };
+                let last = playlist.segments.last().unwrap();
+                let (msn, part) = (last.msn, last.parts.len() as u64);
+                *seen = match *seen {
+                    Some((m, Some(p), at, begun)) if (m, p) == (msn, part) => Some((m, Some(p), at, begun)),
+                    Some((m, _, at, begun)) => {
+                        // A picture lasts up to 4 ms longer with its noise.
+                        let most = playlist.part_target + slack + 4000;
+                        assert!(now - at <= most, "A10: {} µs to part {part} of {msn}, {source:?}", now - at);
+                        let begins = if m == msn { begun } else { now };
+                        assert!(begins - begun <= playlist.target_duration * 3 / 2, "A10: segment {msn}, {source:?}");
+                        Some((msn, Some(part), now, begins))
+                    }
+                    None => Some((msn, Some(part), now, now)),
+                };
+            }
+        }
+        assert!(seen.iter().all(|seen| seen.is_some_and(|(msn, ..)| msn >= FIRST_MSN + 9)), "{seen:?}");
+    }
+}
+
+/// A19: a GOP that is too long is cut without a key frame, so segments are never said to begin with one.
+#[test]
+fn a19_independent_segments_are_never_declared() {
+    for gop in [60, 300] {
+        let mut channel = run(&Source { gop, frames: 600, ..Source::default() });
+        let text = channel.video.rendition.snapshot().playlist(false, &[]);
+        assert!(!text.contains("INDEPENDENT-SEGMENTS"), "{text}");
+        let begins = |s: &checker::SegmentLines| s.parts.first().is_none_or(|part| part.independent);
+        let all = channel.video.last.as_ref().unwrap().segments.iter().all(begins);
+        assert_eq!(all, gop == 60, "{text}");
+    }
+}
+
 #[test]
 fn a3_a44_a_ten_second_gop_with_a_stall_keeps_the_rules() {
     run(&Source { gop: 300, frames: 900, stall: Some((400, 7000)), ..Source::default() });
