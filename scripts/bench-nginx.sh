@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Requests a second beside nginx that serves the same bytes from memory: one worker each on core 0, the same client on core 1,
-# in turn. Writes docs/bench/nginx.md. ROUNDS=1 SECONDS_EACH=2 OUT=/tmp/nginx.md for a quick look.
+# in turn. nginx runs twice: with its built-in settings, and with sendfile and open_file_cache, which spare it the copy of each
+# file and opening it. Writes docs/bench/nginx.md. ROUNDS=1 SECONDS_EACH=2 ROWS="0 1" OUT=/tmp/nginx.md for a quick look.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-3}
 seconds=${SECONDS_EACH:-5}
 out=${OUT:-docs/bench/nginx.md}
+# Objects to measure: 0 the playlist, 1 the part, 2 the segment; and over what.
+rows=${ROWS:-0 1 2}
+ways=${WAYS:-clear tls}
 server=${FISHLADDER_BIN:-target/release/fishladder}
 
 fail() {
@@ -114,8 +118,10 @@ mapfile -t segments < <(grep '^[0-9]*\.m4s' "$folder/list" | tail -6)
 tls_objects=("live/bench/index.m3u8" "live/bench/src/$(pick 100000 "${parts[@]}")" "live/bench/src/$(pick 1000000 "${segments[@]}")")
 for object in "${tls_objects[@]}"; do curl -fsS "https://127.0.0.1:$tls/$object" >"$folder/www/$object"; done
 
-nginx_clear=$(free_port)
-nginx_tls=$(free_port)
+plain_clear=$(free_port)
+plain_tls=$(free_port)
+tuned_clear=$(free_port)
+tuned_tls=$(free_port)
 cat >"$folder/nginx.conf" <<CONF
 worker_processes 1;
 worker_cpu_affinity 01;
@@ -126,67 +132,82 @@ events { worker_connections 4096; }
 http {
   types { application/vnd.apple.mpegurl m3u8; video/mp4 m4s; }
   access_log off;
-  sendfile on;
-  tcp_nopush on;
-  tcp_nodelay on;
   keepalive_requests 1000000000;
-  open_file_cache max=1000 inactive=60s;
   client_body_temp_path $folder/body;
   proxy_temp_path $folder/proxy;
   fastcgi_temp_path $folder/fastcgi;
   uwsgi_temp_path $folder/uwsgi;
   scgi_temp_path $folder/scgi;
-  server { listen 127.0.0.1:$nginx_clear; root $folder/www; }
+  http2_max_requests 1000000000;
+  ssl_certificate $folder/cert.pem;
+  ssl_certificate_key $folder/key.pem;
+  ssl_protocols TLSv1.3;
+  server { listen 127.0.0.1:$plain_clear; listen 127.0.0.1:$plain_tls ssl http2; root $folder/www; }
   server {
-    listen 127.0.0.1:$nginx_tls ssl http2;
-    http2_max_requests 1000000000;
-    ssl_certificate $folder/cert.pem;
-    ssl_certificate_key $folder/key.pem;
-    ssl_protocols TLSv1.3;
+    listen 127.0.0.1:$tuned_clear;
+    listen 127.0.0.1:$tuned_tls ssl http2;
     root $folder/www;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=1000 inactive=60s;
   }
 }
 CONF
 nginx -p "$folder" -c "$folder/nginx.conf" 2>>"$folder/nginx.log" &
 pids+=("$!")
-wait_for 10 "nginx" curl -fs "http://127.0.0.1:$nginx_clear/${objects[0]}"
+wait_for 10 "nginx" curl -fs "http://127.0.0.1:$tuned_clear/${objects[0]}"
 
 h1() { taskset -c 1 wrk -t1 -c64 -d"${seconds}s" "$1" | awk '/Requests\/sec/ { print $2 } /Socket errors|Non-2xx/ { print "ERROR" $0 > "/dev/stderr" }'; }
 h2() { taskset -c 1 h2load -t1 -c64 -m1 -D "$seconds" "$1" 2>/dev/null | awk '/^finished in/ { print $4 }'; }
 median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
 
 report=$folder/report
-compare() { # how, name, goal, our URL, nginx's URL
-  local ours=() theirs=() ratios=() mine other
+compare() { # how, name, goal, our URL, URL of nginx as built, URL of the tuned one
+  local ours=() plain=() tuned=() to_plain=() to_tuned=() mine first second
   for _ in $(seq "$rounds"); do
+    first=$("$1" "$5")
     mine=$("$1" "$4")
-    other=$("$1" "$5")
-    ours+=("$mine") theirs+=("$other")
-    ratios+=("$(awk -v a="$mine" -v b="$other" 'BEGIN { printf "%.3f", a / b }')")
+    second=$("$1" "$6")
+    ours+=("$mine") plain+=("$first") tuned+=("$second")
+    to_plain+=("$(awk -v a="$mine" -v b="$first" 'BEGIN { printf "%.3f", a / b }')")
+    to_tuned+=("$(awk -v a="$mine" -v b="$second" 'BEGIN { printf "%.3f", a / b }')")
   done
-  local size
+  local size ratio
   size=$(curl -fsSk "$4" | wc -c)
-  awk -v name="$2" -v size="$size" -v mine="$(printf '%s\n' "${ours[@]}" | median)" -v other="$(printf '%s\n' "${theirs[@]}" | median)" \
-    -v ratio="$(printf '%s\n' "${ratios[@]}" | median)" -v goal="$3" \
-    'BEGIN { printf "| %s | %d | %d | %d | %.2f | %s | %s |\n", name, size, mine, other, ratio, goal, (ratio + 0 >= goal + 0 ? "yes" : "no") }' | tee -a "$report"
+  ratio=$(printf '%s\n' "${to_plain[@]}" | median)
+  printf '| %s | %d | %.0f | %.0f | %.2f | %s | %s | %.0f | %.2f |\n' "$2" "$size" \
+    "$(printf '%s\n' "${ours[@]}" | median)" "$(printf '%s\n' "${plain[@]}" | median)" "$ratio" "$3" \
+    "$(awk -v a="$ratio" -v b="$3" 'BEGIN { print a >= b ? "yes" : "no" }')" \
+    "$(printf '%s\n' "${tuned[@]}" | median)" "$(printf '%s\n' "${to_tuned[@]}" | median)" | tee -a "$report"
 }
 {
   echo "# Beside nginx"
-  echo "Requests a second of Fishladder and of nginx $(nginx -v 2>&1 | sed 's/.*nginx.//') that serves the same bytes from tmpfs (sendfile, open_file_cache, no log):"
-  echo "one worker each on core 0, one client with 64 kept-alive connections on core 1 (wrk for HTTP/1.1, h2load for HTTP/2), in"
-  echo "turn, the median of $rounds rounds of $seconds s."
+  echo "Requests a second of Fishladder and of nginx $(nginx -v 2>&1 | sed 's/.*nginx.//') that serves the same bytes from tmpfs without a log: one worker each on"
+  echo "core 0, one client with 64 kept-alive connections on core 1 (wrk for HTTP/1.1, h2load for HTTP/2), in turn, the median of"
+  echo "$rounds rounds of $seconds s. *nginx* has its built-in settings; *tuned* has sendfile, tcp_nopush and open_file_cache: it opens"
+  echo "no file, and in clear the kernel sends the file's own pages without a copy. The goals are for nginx."
   echo
   echo "Command: \`scripts/bench-nginx.sh\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2), $(date -u +%F)."
   echo
-  echo "| object | bytes | Fishladder | nginx | ratio | goal | held |"
-  echo "|---|---|---|---|---|---|---|"
+  echo "| object | bytes | Fishladder | nginx | ratio | goal | held | tuned | ratio |"
+  echo "|---|---|---|---|---|---|---|---|---|"
 } >"$report"
-for n in 0 1 2; do
-  compare h1 "${names[n]}, HTTP/1.1" "${clear_goals[n]}" "$plain/${objects[n]}" "http://127.0.0.1:$nginx_clear/${objects[n]}"
-done
-for n in 0 1 2; do
-  compare h1 "${names[n]}, HTTP/1.1 over TLS" 1.0 "https://127.0.0.1:$tls/${tls_objects[n]}" "https://127.0.0.1:$nginx_tls/${tls_objects[n]}"
-  compare h2 "${names[n]}, HTTP/2 over TLS" 1.0 "https://127.0.0.1:$tls/${tls_objects[n]}" "https://127.0.0.1:$nginx_tls/${tls_objects[n]}"
+for way in $ways; do
+  for n in $rows; do
+    case $way in
+      clear)
+        object=${objects[n]}
+        compare h1 "${names[n]}, HTTP/1.1" "${clear_goals[n]}" "$plain/$object" "http://127.0.0.1:$plain_clear/$object" "http://127.0.0.1:$tuned_clear/$object"
+        ;;
+      tls)
+        object=${tls_objects[n]}
+        for client in h1 h2; do
+          compare $client "${names[n]}, HTTP/$([ $client = h1 ] && echo 1.1 || echo 2) over TLS" 1.0 "https://127.0.0.1:$tls/$object" \
+            "https://127.0.0.1:$plain_tls/$object" "https://127.0.0.1:$tuned_tls/$object"
+        done
+        ;;
+    esac
+  done
 done
 mkdir -p "$(dirname "$out")"
 cp "$report" "$out"

@@ -78,8 +78,19 @@ pub struct Rendition {
     /// Flushed, and no segment begun since.
     flushed: bool,
     ended: bool,
+    supply: Supply,
     dropped: u64,
     snapshot: Option<Arc<Snapshot>>,
+}
+
+/// Whether units come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Supply {
+    Flows,
+    /// None come on purpose: cuts begin segments without media at once instead of waiting for their first unit.
+    Suspended,
+    /// They come again: the next cut that has a key frame of its own ends the gap.
+    Returns,
 }
 
 /// Complete segments: those in the playlist and those that left it but may still be fetched.
@@ -118,6 +129,7 @@ impl Rendition {
             frame_rate_milli: None,
             flushed: false,
             ended: false,
+            supply: Supply::Flows,
             dropped: 0,
             snapshot: None,
         }
@@ -129,6 +141,10 @@ impl Rendition {
             return;
         }
         self.cuts.push_back(cut);
+        if self.supply == Supply::Suspended {
+            self.begin_gap(None);
+            return;
+        }
         while self.cuts.len() > CUTS_AHEAD {
             self.end_held_with_segment();
             self.skip_cut(None);
@@ -139,6 +155,9 @@ impl Rendition {
     pub fn push(&mut self, mut unit: AccessUnit) {
         if self.ended || (self.held.is_some() && unit.dts <= self.decoded) {
             self.dropped += 1;
+            return;
+        }
+        if self.supply != Supply::Flows && !self.takes_up(&unit) {
             return;
         }
         let timescale = unit.config.timescale();
@@ -194,11 +213,66 @@ impl Rendition {
         self.place(&unit, frame);
     }
 
+    /// No units come until [`Rendition::resume`]: what is missing is listed as GAP while the others go on (see [`Rendition::pass`]).
+    pub fn suspend(&mut self) {
+        if self.ended || self.supply == Supply::Suspended {
+            return;
+        }
+        self.supply = Supply::Suspended;
+        while !self.cuts.is_empty() {
+            self.begin_gap(None);
+        }
+    }
+
+    /// Units come again. Media begins with a segment, whose first unit is a key frame at its cut; what comes before it is left
+    /// out, so that no segment has less media than it says.
+    pub fn resume(&mut self) {
+        if self.supply == Supply::Suspended {
+            self.supply = Supply::Returns;
+        }
+    }
+
+    /// Suspended, or resumed and without a unit since.
+    pub fn is_away(&self) -> bool {
+        self.supply != Supply::Flows
+    }
+
+    pub fn timing(&self) -> &ChannelTiming {
+        &self.timing
+    }
+
+    /// The leading track has come to `at`: without units, as much is missing. To be called while the rendition is suspended and
+    /// until it has media again.
+    pub fn pass(&mut self, at: MediaTime) {
+        let Some(config) = self.config.as_ref().filter(|_| self.supply != Supply::Flows && !self.ended) else { return };
+        let timescale = config.timescale();
+        // A cut that waits for its key frame ends the gap.
+        let to = self.cuts.front().map_or(at, |cut| at.min(cut.at)) - self.lag;
+        if let Some(held) = &self.held {
+            // A cut that comes soon tells how long the last picture is shown: its segment must not begin late.
+            if to - held.dts <= self.rule.target {
+                return;
+            }
+            self.place_held(None);
+        }
+        let whole = self.rule.aim.ticks(timescale).max(1);
+        if let Some(cursor) = self.cursor {
+            let parts = (to.ticks(timescale) - cursor).max(0) / whole;
+            self.fill_gap(cursor + parts * whole, timescale);
+        }
+    }
+
     /// The session ended: completes the open part and segment with nominal durations. The channel lives on.
     pub fn flush(&mut self) {
         self.end_held_with_segment();
         while !self.cuts.is_empty() {
             self.skip_cut(None);
+        }
+        if self.is_away()
+            && let Some(config) = &self.config
+        {
+            let timescale = config.timescale();
+            self.fill_empty(self.rule.aim.ticks(timescale), timescale);
         }
         self.close_segment();
         self.flushed = true;
@@ -242,6 +316,18 @@ impl Rendition {
         });
         self.snapshot = Some(snapshot.clone());
         snapshot
+    }
+
+    /// Whether media begins again with this unit. Cuts that it lies behind have passed without any.
+    fn takes_up(&mut self, unit: &AccessUnit) -> bool {
+        while let Some(cut) = self.cuts.front().filter(|cut| reaches(unit, cut.at)) {
+            if self.supply == Supply::Returns && unit.key && unit.pts - cut.at <= CUT_TOLERANCE {
+                self.supply = Supply::Flows;
+                return true;
+            }
+            self.begin_gap(Some(unit));
+        }
+        false
     }
 
     /// Gives a picture behind a stall a decode time behind it too. Where pictures are reordered, decode times come from the
@@ -397,6 +483,14 @@ impl Rendition {
         }
     }
 
+    /// A segment has one part at least.
+    fn fill_empty(&mut self, ticks: i64, timescale: u32) {
+        let empty = self.samples.is_empty() && self.open.as_ref().is_some_and(|open| open.parts.is_empty());
+        if let Some(cursor) = self.cursor.filter(|_| empty) {
+            self.fill_gap(cursor + ticks, timescale);
+        }
+    }
+
     /// Begins the cut's segment with `unit`.
     fn begin_segment(&mut self, cut: Cut, unit: &AccessUnit) {
         let timescale = unit.config.timescale();
@@ -438,16 +532,23 @@ impl Rendition {
 
     /// The cut's time passed without a unit: its segment is a gap up to the next cut, or to `unit`, which comes behind it.
     fn skip_cut(&mut self, unit: Option<&AccessUnit>) {
-        let Some(cut) = self.cuts.pop_front() else { return };
+        let Some((cut, begin)) = self.begin_gap(unit) else { return };
+        let Some(timescale) = self.config.as_ref().map(|config| config.timescale()) else { return };
+        let next = self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at);
+        self.fill_gap(self.gap_ticks(&cut, unit, next, timescale).max(begin + 1), timescale);
+    }
+
+    /// Begins the next cut's segment without a unit, and gives the tick where it begins.
+    fn begin_gap(&mut self, unit: Option<&AccessUnit>) -> Option<(Cut, i64)> {
+        let cut = self.cuts.pop_front()?;
+        self.place_held(Some(cut.at - self.lag));
         // A rendition that never had a unit has no init segment to name: it begins at its first unit.
-        let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else { return };
-        let timescale = config.timescale();
-        let ticks = |at: MediaTime| {
-            let at = at - self.lag;
-            unit.filter(|_| !cut.discontinuity).map_or(at, |unit| at.min(unit.dts)).ticks(timescale)
+        let Some(config) = self.config.clone().filter(|_| self.init.is_some()) else {
+            self.window.discontinuity_sequence += u64::from(cut.discontinuity);
+            return None;
         };
-        let start = ticks(cut.at);
-        let next = ticks(self.cuts.front().map_or(cut.at + self.rule.aim, |next| next.at));
+        let timescale = config.timescale();
+        let start = self.gap_ticks(&cut, unit, cut.at, timescale);
         if !cut.discontinuity {
             self.fill_gap(start, timescale);
         }
@@ -456,7 +557,13 @@ impl Rendition {
         self.cursor = Some(begin);
         let begins = MediaTime::from_ticks(begin, timescale) + self.lag;
         self.open(cut, begins - cut.at);
-        self.fill_gap(next.max(begin + 1), timescale);
+        Some((cut, begin))
+    }
+
+    /// A time in a gap that the cut begins, but not behind `unit`.
+    fn gap_ticks(&self, cut: &Cut, unit: Option<&AccessUnit>, at: MediaTime, timescale: u32) -> i64 {
+        let at = at - self.lag;
+        unit.filter(|_| !cut.discontinuity).map_or(at, |unit| at.min(unit.dts)).ticks(timescale)
     }
 
     fn open(&mut self, cut: Cut, late: MediaDuration) {
@@ -481,6 +588,7 @@ impl Rendition {
     fn close_segment(&mut self) {
         let timescale = self.config.as_ref().map_or(VIDEO_TIMESCALE, |c| c.timescale());
         self.close_part(timescale);
+        self.fill_empty(1, timescale);
         let Some(open) = self.open.take() else { return };
         let gap = open.parts.iter().all(|p| p.bytes.is_none());
         if timescale == VIDEO_TIMESCALE && open.parts.iter().all(|p| p.bytes.is_some()) {

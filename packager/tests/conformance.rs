@@ -68,6 +68,10 @@ struct Source {
     opus_frame: i64,
     /// (audio frame, how many): lost on the way.
     audio_loss: Option<(usize, usize)>,
+    /// Pictures that the rung's encoder holds.
+    rung_late: usize,
+    /// (frame, how many): the rung is suspended before that frame.
+    suspended: Option<(usize, usize)>,
 }
 
 impl Default for Source {
@@ -84,6 +88,8 @@ impl Default for Source {
             aac_rate: 48_000,
             opus_frame: 960,
             audio_loss: None,
+            rung_late: 0,
+            suspended: None,
         }
     }
 }
@@ -107,8 +113,14 @@ fn sources() -> impl Strategy<Value = Source> {
         // Up to two segments of 20 ms frames.
         prop::option::weighted(0.3, (0usize..800, 1usize..200)),
     );
-    (video, trouble, audio).prop_map(
-        |((fps, gop, b_frames, jitter, frames), (stall, change_at, returns_at), (aac_rate, opus_frame, audio_loss))| {
+    let rung = (0usize..12, prop::option::weighted(0.7, (0usize..400, 1usize..400)));
+    (video, trouble, audio, rung).prop_map(
+        |(
+            (fps, gop, b_frames, jitter, frames),
+            (stall, change_at, returns_at),
+            (aac_rate, opus_frame, audio_loss),
+            (rung_late, suspended),
+        )| {
             Source {
                 fps,
                 gop,
@@ -121,6 +133,8 @@ fn sources() -> impl Strategy<Value = Source> {
                 aac_rate,
                 opus_frame,
                 audio_loss,
+                rung_late,
+                suspended,
             }
         },
     )
@@ -216,6 +230,66 @@ impl Sound {
     }
 }
 
+/// A rung: the source's pictures once more, later, with a key frame at each cut. Sources with reordered pictures have none here.
+struct Rung {
+    watch: Watch,
+    config: Arc<TrackConfig>,
+    /// In the encoder.
+    inside: VecDeque<AccessUnit>,
+    /// It waits for a forced picture.
+    closed: bool,
+    /// Pictures that came right at a cut.
+    at_cuts: Vec<usize>,
+}
+
+impl Rung {
+    /// A picture of the source, behind its cuts.
+    fn picture(&mut self, source: &Source, picture: Picture, pts: MediaTime, lead: MediaTime, cut: bool) {
+        let (from, until) = source.suspended.map_or((usize::MAX, usize::MAX), |(from, n)| (from, from + n));
+        if picture.n == from {
+            self.watch.rendition.suspend();
+            self.inside.clear();
+            self.closed = true;
+        }
+        if picture.n == until {
+            self.watch.rendition.resume();
+        }
+        self.watch.rendition.pass(lead);
+        self.watch.check();
+        let key = picture.key || cut;
+        if cut {
+            self.at_cuts.push(picture.n);
+        }
+        self.closed &= !(key && picture.n >= until);
+        if self.closed {
+            return;
+        }
+        let data = Bytes::from((picture.n as u64).to_be_bytes().to_vec());
+        self.inside.push_back(AccessUnit { pts, dts: pts, duration: None, key, config: self.config.clone(), data });
+        if self.inside.len() > source.rung_late {
+            self.watch.rendition.push(self.inside.pop_front().unwrap());
+            self.watch.check();
+        }
+    }
+
+    /// What is held comes out.
+    fn drain(&mut self) {
+        for unit in std::mem::take(&mut self.inside) {
+            self.watch.rendition.push(unit);
+            self.watch.check();
+        }
+    }
+
+    fn complete(&mut self, finish: fn(&mut Rendition)) {
+        // The next session's engine makes all rungs.
+        self.watch.rendition.resume();
+        self.closed = false;
+        self.drain();
+        finish(&mut self.watch.rendition);
+        self.watch.check();
+    }
+}
+
 /// What was given to a rendition: the presentation time of each frame in ticks, by its number.
 type Given = Vec<i64>;
 
@@ -225,6 +299,7 @@ struct Channel {
     video: Watch,
     given: Given,
     sound: Vec<(Sound, Given)>,
+    rung: Option<Rung>,
     /// The largest presentation time of the video so far.
     lead: MediaTime,
     /// From the source's time to the channel's.
@@ -251,6 +326,13 @@ impl Channel {
         });
         let mut segmenter = Segmenter::new(SETTINGS, FIRST_MSN);
         segmenter.clock(ClockMap { media: MediaTime::ZERO, wall: MIDNIGHT });
+        let rung = (source.b_frames == 0).then(|| Rung {
+            watch: watch("r", video, 90_000),
+            config: h264(20),
+            inside: VecDeque::new(),
+            closed: false,
+            at_cuts: Vec::new(),
+        });
         let mut video = watch("v", video, 90_000);
         if source.b_frames > 0 {
             // Decode times have the clock's noise, which falls between whole milliseconds.
@@ -262,6 +344,7 @@ impl Channel {
             video,
             given: vec![0; source.frames],
             sound: sound.collect(),
+            rung,
             lead: MediaTime::ZERO,
             offset: MediaDuration::ZERO,
         }
@@ -275,6 +358,10 @@ impl Channel {
         let dts = MediaTime::from_ticks(picture.dts, 90_000) + self.offset;
         self.hear(picture);
         self.lead = self.lead.max(pts);
+        if let Some(rung) = self.rung.as_mut().filter(|_| self.source.stall.is_some_and(|(at, _)| at == picture.n)) {
+            // An encoder holds pictures for some time, not until others come.
+            rung.drain();
+        }
         let mut cuts = 0;
         while let Some(cut) = self.segmenter.on_unit(pts, picture.key) {
             self.cut(cut);
@@ -286,6 +373,9 @@ impl Channel {
         let unit = AccessUnit { pts, dts, duration: None, key: picture.key, config: config.clone(), data };
         self.video.rendition.push(unit);
         self.video.check();
+        if let Some(rung) = &mut self.rung {
+            rung.picture(&self.source, picture, pts, self.lead, cuts > 0);
+        }
         for (sound, _) in &mut self.sound {
             sound.release(|unit| unit.pts <= self.lead);
         }
@@ -319,6 +409,10 @@ impl Channel {
     fn cut(&mut self, cut: Cut) {
         self.video.rendition.cut(cut);
         self.video.check();
+        if let Some(rung) = &mut self.rung {
+            rung.watch.rendition.cut(cut);
+            rung.watch.check();
+        }
         for (sound, _) in &mut self.sound {
             sound.release(|unit| unit.pts + MediaDuration(unit.duration.unwrap().0 / 2) < cut.at);
             sound.watch.rendition.cut(cut);
@@ -330,7 +424,8 @@ impl Channel {
     fn new_session(&mut self, picture: Picture) {
         self.complete(Rendition::flush);
         let ends = self.sound.iter().map(|(sound, _)| sound.watch.rendition.end_time());
-        let end = ends.chain([self.video.rendition.end_time()]).max().flatten().unwrap();
+        let rung = self.rung.as_ref().and_then(|rung| rung.watch.rendition.end_time());
+        let end = ends.chain([self.video.rendition.end_time(), rung]).max().flatten().unwrap();
         self.offset = end - MediaTime::from_ticks(picture.dts, 90_000);
         self.segmenter.discontinuity();
         for (sound, _) in &mut self.sound {
@@ -342,6 +437,9 @@ impl Channel {
     fn complete(&mut self, finish: fn(&mut Rendition)) {
         finish(&mut self.video.rendition);
         self.video.check();
+        if let Some(rung) = &mut self.rung {
+            rung.complete(finish);
+        }
         for (sound, _) in &mut self.sound {
             sound.release(|_| true);
             finish(&mut sound.watch.rendition);
@@ -362,7 +460,10 @@ fn run(source: &Source) -> Channel {
         channel.picture(picture, &config);
     }
     channel.complete(Rendition::end);
-    let Channel { video, sound, given, .. } = &channel;
+    let Channel { video, sound, rung, given, .. } = &channel;
+    if let Some(rung) = rung {
+        check_rung(source, video, rung);
+    }
     check_end(source, video, given, 90_000);
     for (sound, given) in sound {
         check_end(source, &sound.watch, given, sound.config.timescale());
@@ -416,6 +517,32 @@ fn check_end(source: &Source, watch: &Watch, given: &Given, timescale: u32) {
     for (msn, (pts, date)) in &watch.media.starts {
         let off = MediaDuration::from_ticks(*pts, timescale).micros() - millis_of_day(date) * 1000;
         assert!(early.contains(&off), "A16: {msn} begins at {pts} ticks, dated {date}, {source:?}");
+    }
+}
+
+/// A58: a rung has the segments of the source, also where it is suspended, and only whole ones from where it comes back.
+fn check_rung(source: &Source, video: &Watch, rung: &Rung) {
+    let last = |watch: &Watch| watch.last.as_ref().map(|last| last.segments.last().unwrap().msn);
+    if let Some(newest) = last(&rung.watch) {
+        assert_eq!(Some(newest), last(video), "A58 {source:?}");
+    }
+    for (msn, discontinuity) in &rung.watch.discontinuities {
+        assert_eq!(Some(discontinuity), video.discontinuities.get(msn), "A14 {msn} {source:?}");
+    }
+    let Some((from, n)) = source.suspended.filter(|_| source.is_clean()) else { return };
+    let came: Vec<usize> =
+        rung.watch.media.frames.iter().map(|f| u64::from_be_bytes(f.data[..].try_into().unwrap()) as usize).collect();
+    let before = from.saturating_sub(source.rung_late).min(source.frames);
+    assert!(came.iter().copied().take(before).eq(0..before), "{came:?} {source:?}");
+    let behind: Vec<usize> = came.iter().copied().filter(|number| *number >= from).collect();
+    // Its encoder may begin at a key frame before the cut. At the picture with which it comes back the cut has been made already.
+    let back = rung.at_cuts.iter().find(|number| **number > from + n);
+    match (behind.first(), back) {
+        (Some(first), Some(back)) => {
+            assert_eq!(first, back, "{source:?}");
+            assert!(behind.into_iter().eq(*back..source.frames), "B22 {source:?}");
+        }
+        (first, _) => assert_eq!(first, None, "{source:?}"),
     }
 }
 

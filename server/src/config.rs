@@ -2,6 +2,7 @@
 //!
 //! `configs/fishladder.toml` documents every key; a test proves that it says what the defaults here say.
 
+pub mod calibration;
 pub mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use placement::device::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use calibration::CalibrationFile;
 pub use read::Fault;
 use read::{Section, bit_rate, duration, flag, integer, parsed, text};
 
@@ -153,6 +155,8 @@ pub struct Engine {
 pub struct Devices {
     pub gpus: Gpus,
     pub policy: placement::Policy,
+    /// What `density` measured, in place of the catalogue's figures.
+    pub calibration: Option<CalibrationFile>,
     /// By name.
     pub simulated: BTreeMap<String, SimulatedDevice>,
 }
@@ -176,6 +180,17 @@ pub struct SimulatedDevice {
     /// Encoding sessions at a time, as drivers cap those of consumer cards.
     pub sessions: Option<u32>,
     pub fails_after: Option<Duration>,
+    pub throttles: Throttles,
+}
+/// When a simulated device says that it throttles, and how much. Its encoders are as fast as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttles {
+    /// Since its first session.
+    pub after: Option<Duration>,
+    /// None: for good.
+    pub lasts: Option<Duration>,
+    /// Per cent of its speed.
+    pub to: u16,
 }
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -254,6 +269,20 @@ impl Ladder {
     }
 }
 
+impl Throttles {
+    /// Per cent of its speed, so long after its first session; None: it does not throttle.
+    pub fn at(&self, running: Duration) -> Option<u16> {
+        let since = running.checked_sub(self.after?)?;
+        self.lasts.is_none_or(|lasts| since < lasts).then_some(self.to)
+    }
+}
+
+impl Default for Throttles {
+    fn default() -> Self {
+        Self { after: None, lasts: None, to: 50 }
+    }
+}
+
 impl SimulatedDevice {
     /// As the placer sees it.
     pub fn kind(&self, name: &str) -> DeviceKind {
@@ -315,7 +344,12 @@ impl Default for Config {
             auth: Auth { publish_token: None, admin_token: None },
             viewers: Viewers::default(),
             engine: Engine { stall_timeout: Duration::from_secs(1) },
-            devices: Devices { gpus: Gpus::Auto, policy: placement::Policy::Consolidate, simulated: BTreeMap::new() },
+            devices: Devices {
+                gpus: Gpus::Auto,
+                policy: placement::Policy::Consolidate,
+                calibration: None,
+                simulated: BTreeMap::new(),
+            },
             log: Log { level: "info".to_owned(), json: false },
         }
     }
@@ -609,6 +643,8 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         "off" => Ok(Gpus::Off),
         _ => Err("must be \"auto\", \"on\" or \"off\"".to_owned()),
     });
+    let calibration = s.optional("calibration", path);
+    let calibration = calibration.map(|file| CalibrationFile::load(&file, "devices.calibration", s.faults()));
     let mut simulated = BTreeMap::new();
     for (name, value) in s.entries("simulated") {
         let path = format!("devices.simulated.{}", name.escape_debug());
@@ -621,7 +657,7 @@ fn read(root: Value, environment: &dyn Fn(&str) -> Option<String>, faults: &mut 
         s.fault("simulated", format!("must not be more than {}", placement::device::MAX_KINDS));
     }
     s.finish();
-    let devices = Devices { gpus, policy, simulated };
+    let devices = Devices { gpus, policy, calibration, simulated };
 
     let mut s = root.section("log");
     let log = Log { level: s.get("level", d.log.level, log_level), json: s.get("json", d.log.json, flag) };
@@ -768,7 +804,7 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
     let mut table = Section::new(at, value, faults);
     let engines = |v: &Value| integer(1, MAX_ENGINES as u64)(v).map(|n| u8::try_from(n).unwrap_or(1));
     let speed = integer(1, 100_000);
-    let day = Duration::from_secs(86_400);
+    let time = duration(Duration::from_millis(1), Duration::from_secs(86_400));
     let device = SimulatedDevice {
         encode_engines: table.get("encode_engines", 1, engines),
         encode: table.get("encode", 500, &speed),
@@ -776,7 +812,14 @@ fn simulated(value: Value, at: &str, faults: &mut Vec<Fault>) -> SimulatedDevice
         decode: table.get("decode", 1000, &speed),
         vram_mib: table.get("vram_mib", 16_384, |v| integer(1, 1 << 24)(v).map(|n| u32::try_from(n).unwrap_or(0))),
         sessions: table.optional("sessions", |v| integer(1, 10_000)(v).map(|n| u32::try_from(n).unwrap_or(0))),
-        fails_after: table.optional("fails_after", duration(Duration::from_millis(1), day)),
+        fails_after: table.optional("fails_after", &time),
+        throttles: Throttles {
+            after: table.optional("throttles_after", &time),
+            lasts: table.optional("throttles_for", &time),
+            to: table.get("throttles_to", Throttles::default().to, |v| {
+                integer(10, 99)(v).map(|n| u16::try_from(n).unwrap_or(99))
+            }),
+        },
     };
     table.finish();
     device

@@ -3,7 +3,7 @@
 //! Plays a moving source in real time into one engine per session, as the server would, and adds sessions until one of
 //! them no longer keeps up.
 
-mod calibration;
+pub mod calibration;
 mod meter;
 mod ramp;
 mod report;
@@ -30,6 +30,7 @@ use self::ramp::{Ramp, Step};
 use self::report::{Rendition, Report, Source, counted};
 use self::sessions::{Session, Show};
 use self::usage::CpuTimes;
+pub use self::usage::cpu_of;
 use crate::config::{Config, Fault, Ladder, PASSTHROUGH};
 
 /// For all sessions of a step to bring their first pictures: workers start, and GStreamer may look for its plug-ins.

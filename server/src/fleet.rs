@@ -1,7 +1,10 @@
 //! Which device carries which channel's ladder: owns the placer, the devices' workers and every session's seat, and carries
 //! out what the placer decides. Calls take microseconds; nothing is awaited under the lock.
 
+mod control;
+mod governor;
 mod gpus;
+mod load;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -10,18 +13,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::backend::{Policy, Preset as EnginePreset};
+use engine::backend::{Family, Policy, Preset as EnginePreset};
 use engine::{DeviceHost, HostEnded, HostOptions, Mover, Seat, VideoRung};
-use media::{ChannelName, H264Config};
+use media::{ChannelName, H264Config, RenditionId};
 use placement::device::{Codec, Preset, SourceCodec};
 use placement::placer::{Finish, Stay};
 use placement::reason::{Cause, Event, MoveReason};
 use placement::{At, Demand, Device, DeviceId, Host, Migration, Picture, Placer, Request, Rung, SessionId, catalogue};
 use tokio::sync::mpsc;
 
+use self::control::{Counts, Reading};
+use self::governor::Governor;
+#[cfg(test)]
+pub use self::load::Measured;
+use self::load::Smoothed;
 pub use self::status::DevicesStatus;
 use crate::channel::Message;
-use crate::config::{Devices, Ladder};
+use crate::config::{Devices, Ladder, SimulatedDevice, Throttles};
 use crate::supervisor::Refusal;
 
 /// Decisions kept for the status page.
@@ -33,6 +41,14 @@ const DEATHS_WINDOW: Duration = Duration::from_secs(60);
 const DEFRAGMENT_PERIOD: Duration = Duration::from_secs(60);
 /// When a refused publisher may ask again: sessions end at any time.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// When a publisher may ask again for whom sessions are on their way: a new worker starts, and a key frame comes.
+const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Sessions that move for one publisher.
+const ROOM_MOVES: usize = 3;
+/// Publishers in a minute for whom sessions move: moving is a load of its own.
+const ROOMS_A_MINUTE: usize = 6;
+/// No defragmenting for so long after room was made: it might fill it.
+const ROOM_KEPT: u64 = 30_000;
 /// Frames a second where a source does not say.
 const USUAL_RATE: (u32, u32) = (30, 1);
 /// The picture that a publisher is taken to bring until it is there.
@@ -55,6 +71,8 @@ struct FleetDevice {
     id: String,
     kind: String,
     host: DeviceHost,
+    /// None: a GPU.
+    simulated: Option<Throttles>,
 }
 
 struct State {
@@ -62,14 +80,24 @@ struct State {
     sessions: BTreeMap<u64, Session>,
     next: u64,
     decisions: VecDeque<Decision>,
-    /// By device.
+    /// When sessions were moved to make room, in the last minute.
+    rooms_made: VecDeque<At>,
+    /// By device, as all below.
     troubles: Vec<Trouble>,
+    readings: Vec<Reading>,
+    smoothed: Vec<Smoothed>,
+    governors: Vec<Governor>,
+    counts: Vec<Counts>,
 }
 
 /// A ladder that has a seat.
 struct Session {
     channel: ChannelName,
-    rungs: Vec<String>,
+    source: Picture,
+    video: Vec<VideoRung>,
+    /// Rungs that are not encoded for now, the latest last.
+    suspended: Vec<RenditionId>,
+    /// Of the rungs that are.
     demand: Arc<Demand>,
     policy: Policy,
     /// None until its engine has been started.
@@ -104,8 +132,10 @@ pub struct NoSeat {
     /// Last path segment of a problem's `type`: one for each reason.
     pub kind: &'static str,
     pub text: String,
-    /// Whether it may be different later.
-    pub may_pass: bool,
+    /// When it may be different. None: it will not.
+    pub retry_after: Option<Duration>,
+    /// Devices could take it if they were not full.
+    full: bool,
 }
 
 /// What draining a device came to.
@@ -149,15 +179,26 @@ impl Fleet {
     pub fn new(devices: &Devices, program: &std::path::Path) -> Self {
         let mut fleet = placement::Fleet::default();
         let (mut known, mut ends) = (Vec::new(), Vec::new());
-        let mut add = |id: &str, kind: &str, device, fails_after| {
+        let mut add = |id: &str, kind: &str, device, simulated: Option<&SimulatedDevice>| {
+            let fails_after = simulated.and_then(|s| s.fails_after);
             let options = HostOptions { program: program.to_owned(), name: id.to_owned(), device, fails_after };
             let (host, ended) = DeviceHost::new(options);
-            known.push(FleetDevice { id: id.to_owned(), kind: kind.to_owned(), host });
+            let simulated = simulated.map(|s| s.throttles);
+            known.push(FleetDevice { id: id.to_owned(), kind: kind.to_owned(), host, simulated });
             ends.push(ended);
         };
         // Its consumer cards share one cap.
         fleet.hosts.push(Host { consumer_sessions: Some(catalogue::GEFORCE_SESSIONS) });
-        for gpu in gpus::find(devices.gpus, program) {
+        let calibration = devices.calibration.as_ref();
+        let mut calibrated = Vec::new();
+        let mut calibrate = |device: &str, kind: &mut placement::DeviceKind| {
+            if calibration.is_some_and(|file| file.apply(device, kind)) {
+                tracing::info!(device, "its capacity is as measured");
+                calibrated.push(device.to_owned());
+            }
+        };
+        for mut gpu in gpus::find(devices.gpus, program) {
+            calibrate(&gpu.device.id, &mut gpu.kind);
             add(&gpu.id, &gpu.kind.name, Some(gpu.device), None);
             fleet.devices.push(Device {
                 kind: u16::try_from(fleet.kinds.len()).unwrap_or(u16::MAX),
@@ -167,8 +208,17 @@ impl Fleet {
             fleet.kinds.push(gpu.kind);
         }
         for (name, simulated) in &devices.simulated {
-            fleet.add(simulated.kind(name), 1, 1, simulated.sessions);
-            add(name, "simulated", None, simulated.fails_after);
+            let mut kind = simulated.kind(name);
+            calibrate(name, &mut kind);
+            fleet.add(kind, 1, 1, simulated.sessions);
+            add(name, "simulated", None, Some(simulated));
+        }
+        if let Some(file) = calibration {
+            for device in file.devices().into_iter().filter(|d| !calibrated.iter().any(|c| c == d)) {
+                let why =
+                    if device == "cpu" { "ladders on the CPU are not counted" } else { "no such device is used here" };
+                tracing::warn!(file = %file.path.display(), device, "calibration not used: {why}");
+            }
         }
         let settings = placement::Settings { policy: devices.policy, ..placement::Settings::default() };
         // The configuration has checked what a placer checks.
@@ -177,14 +227,32 @@ impl Fleet {
             known.clear();
             Placer::new(placement::Fleet::default(), settings).expect("an empty fleet has no faults")
         });
-        let troubles = known.iter().map(|_| Trouble::default()).collect();
-        let state = State { placer, sessions: BTreeMap::new(), next: 1, decisions: VecDeque::new(), troubles };
+        fn each<T: Default>(devices: &[FleetDevice]) -> Vec<T> {
+            devices.iter().map(|_| T::default()).collect()
+        }
+        let state = State {
+            placer,
+            sessions: BTreeMap::new(),
+            next: 1,
+            decisions: VecDeque::new(),
+            rooms_made: VecDeque::new(),
+            troubles: each(&known),
+            readings: each(&known),
+            smoothed: each(&known),
+            governors: each(&known),
+            counts: each(&known),
+        };
+        let measurable = known.iter().any(|d| d.host.device().is_some_and(|d| d.family == Family::Nvidia));
         let fleet = Self { inner: Arc::new(Inner { devices: known, state: Mutex::new(state), begin: Instant::now() }) };
         for (n, ended) in (0u32..).zip(ends) {
             tokio::spawn(watch(Arc::downgrade(&fleet.inner), DeviceId(n), ended));
         }
         if !fleet.inner.devices.is_empty() {
             tokio::spawn(defragment(Arc::downgrade(&fleet.inner)));
+            tokio::spawn(control::run(Arc::downgrade(&fleet.inner)));
+        }
+        if measurable {
+            tokio::spawn(control::follow_gpus(Arc::downgrade(&fleet.inner), program.to_owned()));
         }
         fleet
     }
@@ -248,13 +316,15 @@ impl Fleet {
         Seat { device: host.as_ref().and_then(|h| h.device().cloned()), host }
     }
 
-    /// Reserves a seat for a ladder, as much of it as its policy wants and devices take.
+    /// Reserves a seat for a ladder, as much of it as its policy wants and devices take. `returns`: who is refused can ask again
+    /// soon, so that it is worth making room.
     fn seat(
         &self,
         channel: &ChannelName,
         source: Picture,
         video: &[VideoRung],
         policy: Policy,
+        returns: bool,
     ) -> Result<Given, NoSeat> {
         if self.inner.devices.is_empty() {
             return match policy {
@@ -262,7 +332,8 @@ impl Fleet {
                 Policy::GpuOnly | Policy::Shorten => Err(NoSeat {
                     kind: "no-device",
                     text: "the ladder wants a GPU and this server has none".to_owned(),
-                    may_pass: false,
+                    retry_after: None,
+                    full: false,
                 }),
             };
         }
@@ -275,10 +346,18 @@ impl Fleet {
                         Event::Placed { why, .. } => why.name(),
                         _ => "",
                     });
-                    let rungs: Vec<String> = kept.iter().map(|r| r.id.to_string()).collect();
+                    let rungs: Vec<&str> = kept.iter().map(|r| r.id.as_str()).collect();
                     let text = format!("{channel} ({}) placed on {}: {why}", rungs.join(", "), self.name(device));
                     state.note("info", text);
-                    let record = Session { channel: channel.clone(), rungs, demand, policy, mover: None };
+                    let record = Session {
+                        channel: channel.clone(),
+                        source,
+                        video: kept.clone(),
+                        suspended: Vec::new(),
+                        demand,
+                        policy,
+                        mover: None,
+                    };
                     state.sessions.insert(session.0, record);
                     let missing: Vec<_> =
                         video.iter().filter(|r| !kept.contains(r)).map(|r| r.id.to_string()).collect();
@@ -305,8 +384,48 @@ impl Fleet {
             state.note("warning", format!("{channel}: {text}"));
             return Ok(Given::on_cpu(video, Some(Message { level: "warning", text })));
         }
+        let refused = match refused.full && returns {
+            true => self.make_room(&mut state, channel, source, &kept, policy).unwrap_or(refused),
+            false => refused,
+        };
         state.note("warning", format!("{channel} refused: {}", refused.text));
         Err(refused)
+    }
+
+    /// Moves a few sessions so that one device takes a ladder for which all are too full; what its publisher is told. None: moving
+    /// a few does not help.
+    fn make_room(
+        &self,
+        state: &mut State,
+        channel: &ChannelName,
+        source: Picture,
+        video: &[VideoRung],
+        policy: Policy,
+    ) -> Option<NoSeat> {
+        let now = self.now();
+        let making = NoSeat {
+            kind: "making-room",
+            text: "sessions are on their way to other devices to make room".to_owned(),
+            retry_after: Some(ROOM_RETRY_AFTER),
+            full: true,
+        };
+        // Whoever asks meanwhile, or the same one too early, waits for the room that is being made.
+        if state.sessions.keys().any(|id| state.placer.is_moving_for(SessionId(*id), MoveReason::MakeRoom)) {
+            return Some(making);
+        }
+        while state.rooms_made.front().is_some_and(|at| at.0 + 60_000 <= now.0) {
+            state.rooms_made.pop_front();
+        }
+        if state.rooms_made.len() >= ROOMS_A_MINUTE {
+            return None;
+        }
+        let demand = demand(source, video).ok()?;
+        let migrations = state.placer.make_room(now, &demand, policy == Policy::Cpu, ROOM_MOVES);
+        let device = self.name(migrations.first()?.from).to_owned();
+        state.rooms_made.push_back(now);
+        state.note("info", format!("{device} makes room for {channel}, sessions to move: {}", migrations.len()));
+        self.carry_out(state, migrations);
+        Some(making)
     }
 
     fn release(&self, session: SessionId) {
@@ -323,6 +442,9 @@ impl Fleet {
             let what = format!("{channel} moves from {from} to {to}: {}", migration.why.name());
             tracing::info!(%channel, from, to, why = migration.why.name(), "session moves");
             state.note("info", what);
+            if let Some(counts) = state.counts(migration.from) {
+                *counts.moves.entry(migration.why.name()).or_default() += 1;
+            }
             let needs_finish = migration.why != MoveReason::Lost;
             let mover = state.sessions.get(&migration.session.0).and_then(|s| s.mover.clone());
             let Some(mover) = mover else {
@@ -365,12 +487,15 @@ impl Fleet {
         let lost = state.placer.lose(now, device);
         self.carry_out(&mut state, lost.moved);
         for refusal in lost.ended {
-            let Some(session) = state.sessions.get(&refusal.session.0) else { continue };
+            let Some(session) = state.sessions.get_mut(&refusal.session.0) else { continue };
             let channel = session.channel.clone();
             let to_cpu = session.policy == Policy::Cpu;
             match (&session.mover, to_cpu) {
                 (Some(mover), true) => {
                     drop(mover.move_to(Seat::default()));
+                    // Nobody counts there, and nobody would give them back.
+                    session.suspended.clear();
+                    session.tell_suspended();
                     state.note("warning", format!("{channel} goes on on the CPU: {}", refusal.cause.name()));
                 }
                 _ => state.note("error", format!("{channel} has lost its device: {}", refusal.cause.name())),
@@ -411,6 +536,16 @@ impl State {
         usize::try_from(device.0).ok().and_then(|n| self.troubles.get_mut(n))
     }
 
+    fn counts(&mut self, device: DeviceId) -> Option<&mut Counts> {
+        usize::try_from(device.0).ok().and_then(|n| self.counts.get_mut(n))
+    }
+
+    fn governor(&mut self, device: DeviceId, act: impl FnOnce(&mut Governor)) {
+        if let Some(governor) = usize::try_from(device.0).ok().and_then(|n| self.governors.get_mut(n)) {
+            act(governor);
+        }
+    }
+
     fn reserve(
         &mut self,
         now: At,
@@ -418,7 +553,12 @@ impl State {
         video: &[VideoRung],
         policy: Policy,
     ) -> Result<(SessionId, Arc<Demand>, DeviceId), NoSeat> {
-        let demand = demand(source, video).map_err(|text| NoSeat { kind: "bad-ladder", text, may_pass: false })?;
+        let demand = demand(source, video).map_err(|text| NoSeat {
+            kind: "bad-ladder",
+            text,
+            retry_after: None,
+            full: false,
+        })?;
         let demand = Arc::new(demand);
         let session = SessionId(self.next);
         self.next += 1;
@@ -429,8 +569,27 @@ impl State {
             Err(refusal) => Err(NoSeat {
                 kind: kind_of(refusal.cause),
                 text: refusal.cause.name().to_owned(),
-                may_pass: refusal.may_pass(),
+                retry_after: refusal.may_pass().then_some(RETRY_AFTER),
+                full: matches!(refusal.cause, Cause::Full(_)),
             }),
+        }
+    }
+}
+
+impl Session {
+    /// The rungs that are encoded.
+    fn running(&self) -> Vec<&VideoRung> {
+        self.video.iter().filter(|r| !self.suspended.contains(&r.id)).collect()
+    }
+
+    fn running_rungs(&self) -> Vec<VideoRung> {
+        self.running().into_iter().cloned().collect()
+    }
+
+    /// Its engine, if it has one, encodes the others only.
+    fn tell_suspended(&self) {
+        if let Some(mover) = &self.mover {
+            mover.suspend(&self.suspended);
         }
     }
 }
@@ -449,7 +608,7 @@ impl Place {
         if expected.is_empty() {
             return Ok(());
         }
-        match self.fleet.seat(&self.channel, source, &expected, ladder.policy) {
+        match self.fleet.seat(&self.channel, source, &expected, ladder.policy, true) {
             Ok(given) => {
                 *seated = Some(Seated { given, wanted: None });
                 Ok(())
@@ -458,7 +617,7 @@ impl Place {
                 status: 503,
                 kind: no.kind,
                 detail: format!("no device takes this channel's ladder: {}", no.text),
-                retry_after: no.may_pass.then_some(RETRY_AFTER),
+                retry_after: no.retry_after,
             }),
         }
     }
@@ -477,7 +636,7 @@ impl Place {
             return present.given.admitted.clone();
         }
         self.give_back(&mut seated);
-        let given = self.fleet.seat(&self.channel, picture, &video, policy).unwrap_or_else(|no| {
+        let given = self.fleet.seat(&self.channel, picture, &video, policy, false).unwrap_or_else(|no| {
             let text = format!("Nothing is encoded, no device takes the ladder: {}.", no.text);
             Given::on_cpu(&[], Some(Message { level: "error", text }))
         });
@@ -498,6 +657,8 @@ impl Place {
         let Some(session) = self.seated().as_ref().and_then(|s| s.given.session) else { return };
         if let Some(record) = self.fleet.state().sessions.get_mut(&session.0) {
             record.mover = Some(mover);
+            // The engine before may have been without some rungs.
+            record.tell_suspended();
         }
     }
 
@@ -576,7 +737,8 @@ async fn defragment(fleet: Weak<Inner>) {
         let Some(inner) = fleet.upgrade() else { return };
         let fleet = Fleet { inner };
         let mut state = fleet.state();
-        if state.placer.settings().policy == placement::Policy::Consolidate {
+        let kept = state.rooms_made.back().is_some_and(|at| fleet.now().0 < at.0 + ROOM_KEPT);
+        if state.placer.settings().policy == placement::Policy::Consolidate && !kept {
             // One session in a hundred a minute, so that moves never become a load of their own.
             let budget = state.placer.live().div_ceil(100);
             let migrations = state.placer.defragment(fleet.now(), budget);

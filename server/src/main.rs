@@ -24,6 +24,9 @@ use media::ChannelName;
 
 use crate::config::{Config, Fault};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Live streaming edge server: WHIP, RTP and RTSP in, an encoded ladder as HLS and Low-Latency HLS out.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -61,6 +64,9 @@ enum Command {
         #[arg(long, requires = "device")]
         fails_after_ms: Option<u64>,
     },
+    /// Measure the GPUs once a second until standard input, a socket, closes; started by the server.
+    #[command(hide = true)]
+    Gauge,
     /// Publish the demo until standard input ends; started by `serve --demo`.
     #[command(hide = true)]
     DemoPublisher {
@@ -158,6 +164,7 @@ fn main() -> ExitCode {
         Command::Worker { device: true, fails_after_ms } => {
             engine::worker::run_device(fails_after_ms.map(std::time::Duration::from_millis))
         }
+        Command::Gauge => engine::gauge::run(),
         Command::DemoPublisher { video_port, audio_port } => {
             end_with_stdin();
             engine::demo::run(engine::demo::DemoOptions { video_port, audio_port })

@@ -1,6 +1,8 @@
 //! Everything that is counted, as Prometheus reads it. No label holds anything from outside but channel names.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -16,6 +18,8 @@ use crate::fleet::DevicesStatus;
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
+    /// The counters of `requests` that viewers keep busy, found without a lock: by `HOT_CLASSES` and `HOT_STATUS`.
+    hot_requests: [OnceLock<Counter>; HOT_CLASSES.len() * HOT_STATUS.len()],
     held: Gauge,
     sent: Counter,
     connections: Gauge,
@@ -30,6 +34,9 @@ pub struct Metrics {
     certificate_reads: Family<Outcome, Counter>,
     viewer_keys_reads: Family<Outcome, Counter>,
 }
+
+const HOT_CLASSES: [&str; 4] = ["playlist", "part", "segment", "multivariant"];
+const HOT_STATUS: [u16; 3] = [200, 206, 304];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BrokenRule {
@@ -85,6 +92,18 @@ struct EngineLabel {
     device: String,
     sort: &'static str,
     engine: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SortLabel {
+    device: String,
+    sort: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceReason {
+    device: String,
+    reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -146,6 +165,7 @@ impl Default for Metrics {
         Self {
             registry,
             requests,
+            hot_requests: Default::default(),
             held,
             sent,
             connections,
@@ -164,7 +184,13 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn request(&self, class: &'static str, status: u16) {
-        self.requests.get_or_create(&Request { class, status }).inc();
+        let counter = || self.requests.get_or_create(&Request { class, status }).clone();
+        let hot = HOT_CLASSES.iter().position(|c| *c == class).zip(HOT_STATUS.iter().position(|s| *s == status));
+        let slot = hot.and_then(|(class, status)| self.hot_requests.get(class * HOT_STATUS.len() + status));
+        match slot {
+            Some(slot) => slot.get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
     }
     /// Counts a held request until the value is dropped.
     pub fn hold(&self) -> Held {
@@ -255,6 +281,8 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
     let bitrate = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
     let msn = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
     let retained = Family::<RenditionLabel, Gauge<u64, AtomicU64>>::default();
+    let lag = Family::<ChannelLabel, Gauge<f64, AtomicU64>>::default();
+    let suspended = Family::<RenditionLabel, Gauge>::default();
     for c in channels {
         let label = ChannelLabel { channel: c.name.to_string() };
         for (state, name) in [
@@ -280,11 +308,16 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
         for ((_, _, family), value) in counters.iter().zip(values) {
             family.get_or_create(&label).inc_by(value);
         }
+        // Absent where nothing is encoded: 0 would be read as very fast.
+        if let Some(ms) = c.encode_lag_ms {
+            lag.get_or_create(&label).set(Duration::from_millis(ms).as_secs_f64());
+        }
         for r in &c.renditions {
             let label = RenditionLabel { channel: c.name.to_string(), rendition: r.id.to_string() };
             bitrate.get_or_create(&label).set(r.track.bitrate);
             msn.get_or_create(&label).set(r.msn);
             retained.get_or_create(&label).set(r.retained_bytes);
+            suspended.get_or_create(&label).set(i64::from(r.suspended));
         }
     }
     registry.register("state", "1 for the state that the channel is in", states);
@@ -292,6 +325,12 @@ fn of_channels(channels: &[ChannelStatus]) -> Registry {
     for (name, help, family) in counters {
         registry.register(name, help, family);
     }
+    registry.register(
+        "encode_lag_seconds",
+        "From the engine's input to its output, slowest rung, 95th percentile of 5 s",
+        lag,
+    );
+    registry.register("rendition_suspended", "1 for a rung that is not encoded at present", suspended);
     registry.register("rendition_bitrate", "Bits a second over the last seconds", bitrate);
     registry.register("rendition_msn", "Media sequence number of the newest segment", msn);
     registry.register("rendition_retained_bytes", "Media kept for viewers", retained);
@@ -330,7 +369,83 @@ fn of_devices(devices: &DevicesStatus) -> Registry {
     registry.register("encoding_sessions", "Encoding sessions reserved", sessions);
     registry.register("vram_promised_bytes", "Memory that sessions have reserved", vram);
     registry.register("worker_restarts", "Ends of the device's worker that were not asked for", restarts);
+    of_decisions(devices, &mut registry);
+    of_measurements(devices, &mut registry);
     registry
+}
+
+/// What was done with the devices' ladders.
+fn of_decisions(devices: &DevicesStatus, registry: &mut Registry) {
+    let moves = Family::<DeviceReason, Counter>::default();
+    let shed = Family::<DeviceReason, Counter>::default();
+    let (regained, suspended) = (Family::<DeviceLabel, Counter>::default(), Family::<DeviceLabel, Gauge>::default());
+    for d in &devices.devices {
+        let label = DeviceLabel { device: d.id.clone() };
+        for (family, counts) in [(&moves, &d.counts.moves), (&shed, &d.counts.shed)] {
+            for (reason, count) in counts {
+                let label = DeviceReason { device: d.id.clone(), reason: (*reason).to_owned() };
+                family.get_or_create(&label).inc_by(*count);
+            }
+        }
+        regained.get_or_create(&label).inc_by(d.counts.regained);
+        let rungs: usize = d.ladders.iter().map(|l| l.suspended.len()).sum();
+        suspended.get_or_create(&label).set(i64::try_from(rungs).unwrap_or(i64::MAX));
+    }
+    registry.register("moves", "Sessions that began to move away from the device, by reason", moves);
+    registry.register("rungs_shed", "Rungs taken off running sessions, by reason", shed);
+    registry.register("rungs_regained", "Rungs that are encoded again", regained);
+    registry.register("rungs_suspended", "Rungs that are not encoded for now", suspended);
+}
+
+/// Absent for what is not measured.
+fn of_measurements(devices: &DevicesStatus, registry: &mut Registry) {
+    let busy = Family::<SortLabel, Gauge<f64, AtomicU64>>::default();
+    let (speed, cpu) = (
+        Family::<DeviceLabel, Gauge<f64, AtomicU64>>::default(),
+        Family::<DeviceLabel, Gauge<f64, AtomicU64>>::default(),
+    );
+    let plain: [(&str, &str, Family<DeviceLabel, Gauge>); 4] = [
+        ("measured_vram_bytes", "Memory in use, all programs together", Family::default()),
+        ("measured_vram_total_bytes", "Memory that there is", Family::default()),
+        ("measured_temperature_celsius", "Temperature", Family::default()),
+        ("measured_encoding_sessions", "Encoding sessions, all programs together", Family::default()),
+    ];
+    let throttled = Family::<DeviceReason, Gauge>::default();
+    for d in &devices.devices {
+        let Some(m) = &d.measured else { continue };
+        let label = DeviceLabel { device: d.id.clone() };
+        for (sort, share) in [("encode", m.encode), ("decode", m.decode)] {
+            if let Some(share) = share {
+                busy.get_or_create(&SortLabel { device: d.id.clone(), sort }).set(share);
+            }
+        }
+        speed.get_or_create(&label).set(m.speed);
+        if let Some(cores) = m.cpu {
+            cpu.get_or_create(&label).set(cores);
+        }
+        let bytes = |mib: Option<u64>| mib.map(|m| m << 20);
+        let values = [
+            bytes(m.vram_mib),
+            bytes(m.vram_total_mib),
+            m.temperature_c.map(Into::into),
+            m.encoding_sessions.map(Into::into),
+        ];
+        for ((_, _, family), value) in plain.iter().zip(values) {
+            if let Some(value) = value {
+                family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        for reason in &m.throttle {
+            throttled.get_or_create(&DeviceReason { device: d.id.clone(), reason: reason.clone() }).set(1);
+        }
+    }
+    registry.register("measured_busy", "Part of the engines' time in use, all programs together, 0 to 1", busy);
+    registry.register("measured_speed", "Of the nominal clock while the device throttles, else 1", speed);
+    registry.register("measured_cpu_cores", "Cores that a simulated device's worker takes", cpu);
+    registry.register("measured_throttled", "1 for each reason for which the device throttles", throttled);
+    for (name, help, family) in plain {
+        registry.register(name, help, family);
+    }
 }
 
 #[cfg(test)]
@@ -359,10 +474,40 @@ mod tests {
             "fishladder_channel_state{channel=\"demo\",state=\"waiting\"} 0",
             "fishladder_channel_packets_total{channel=\"demo\"} 1000",
             "fishladder_channel_worker_restarts_total{channel=\"demo\"} 2",
+            "fishladder_channel_encode_lag_seconds{channel=\"demo\"} 0.083",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
         drop(second);
+    }
+
+    #[test]
+    fn what_is_measured_of_a_device_is_shown_and_what_is_not_is_absent() {
+        let measured = crate::fleet::Measured {
+            encode: Some(0.5),
+            vram_mib: Some(2),
+            temperature_c: Some(88),
+            throttle: vec!["thermal".to_owned()],
+            speed: 0.75,
+            ..Default::default()
+        };
+        let devices = DevicesStatus::example(Some(measured));
+        let text = Metrics::default().render(&[], Some(&devices));
+        for line in [
+            "fishladder_device_measured_busy{device=\"gpu0\",sort=\"encode\"} 0.5",
+            "fishladder_device_measured_speed{device=\"gpu0\"} 0.75",
+            "fishladder_device_measured_vram_bytes{device=\"gpu0\"} 2097152",
+            "fishladder_device_measured_temperature_celsius{device=\"gpu0\"} 88",
+            "fishladder_device_measured_throttled{device=\"gpu0\",reason=\"thermal\"} 1",
+            "fishladder_device_moves_total{device=\"gpu0\",reason=\"throttled\"} 2",
+            "fishladder_device_rungs_shed_total{device=\"gpu0\",reason=\"throttled\"} 1",
+            "fishladder_device_rungs_suspended{device=\"gpu0\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("sort=\"decode\"} 0\n") && !text.contains("measured_encoding_sessions{"), "{text}");
+        let text = Metrics::default().render(&[], Some(&DevicesStatus::example(None)));
+        assert!(!text.contains("measured_speed{"), "{text}");
     }
 }

@@ -11,7 +11,7 @@ use packager::HlsSettings;
 use serde::Deserialize;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 
-use crate::channel::{self, Channel, ChannelState, ChannelStatus, Command, Source, TaskOptions};
+use crate::channel::{self, Channel, ChannelState, ChannelStatus, Command, MediaThreads, Source, TaskOptions};
 use crate::config::{Config, Ladder};
 use crate::fleet::{Fleet, Place};
 
@@ -36,6 +36,7 @@ struct Inner {
     engine: EngineOptions,
     whip: WhipServer,
     fleet: Fleet,
+    threads: MediaThreads,
     channels: RwLock<HashMap<String, Arc<Entry>>>,
     /// Serializes creation, replacement and removal; never held on the viewers' path.
     admin: AsyncMutex<Admin>,
@@ -140,6 +141,7 @@ impl Supervisor {
         let supervisor = Self {
             inner: Arc::new(Inner {
                 settings,
+                threads: MediaThreads::new(),
                 fleet: Fleet::new(&config.devices, &engine.program),
                 engine,
                 whip,
@@ -396,7 +398,8 @@ impl Inner {
             rtp_idle_timeout: self.config.rtp.idle_timeout,
             first_msn: first_msn(SystemTime::now()),
         };
-        let running = channel::run(options, ladder, ladder_name);
+        let running = channel::run(&self.threads, options, ladder, ladder_name)
+            .map_err(|e| internal(&format!("the channel's thread cannot be started: {e}")))?;
         let entry = Arc::new(Entry {
             channel: Arc::new(Channel {
                 name: name.clone(),

@@ -4,8 +4,9 @@
  * It proves the glue: names, properties, caps, contexts, sessions, failures. It proves nothing of coding: the decoder's
  * pictures are flat, the scaler does nothing, and the encoder writes a grey IDR picture and P pictures without content.
  *
- *   FISHLADDER_STUB_GPUS    GPUs, by commas, each KIND[:sessions=N]. KIND `full` decodes and encodes, `no-nvenc` only
- *                           decodes. N: encoder sessions of a process that are still free; all others are taken.
+ *   FISHLADDER_STUB_GPUS    GPUs, by commas, each KIND[:sessions=N][:hot]. KIND `full` decodes and encodes, `no-nvenc` only
+ *                           decodes. N: encoder sessions of a process that are still free; all others are taken. `hot`:
+ *                           NVML says that it runs at half its speed because of its temperature.
  *   FISHLADDER_STUB_DRIVER  the driver's version (580.95.05); from 590 on NVENC's old presets are gone.
  *   FISHLADDER_STUB_LOSE    after so many encoded pictures of a process the GPU is lost to it: every call fails.
  *   FISHLADDER_STUB_LOG     a file: a line for each context, session, encoder, decoder and refusal, with the GPU's number.
@@ -36,6 +37,7 @@ struct gpu {
   int nvenc;
   int free_sessions;
   int open_sessions;
+  int hot;
 };
 
 struct context {
@@ -102,13 +104,15 @@ __attribute__((constructor)) static void read_environment(void) {
   char *rest = words;
   for (char *word; (word = strsep(&rest, ",")) && gpu_count < MAX_GPUS;) {
     if (!*word) continue;
+    char *hot = strstr(word, ":hot");
+    if (hot) *hot = 0;
     char *sessions = strstr(word, ":sessions=");
     if (sessions) *sessions = 0;
     if (strcmp(word, "full") && strcmp(word, "no-nvenc")) {
       fprintf(stderr, "FISHLADDER_STUB_GPUS: no GPU is called %s\n", word);
       abort();
     }
-    struct gpu gpu = {gpu_count, !strcmp(word, "full"), sessions ? atoi(sessions + 10) : ALL_SESSIONS, 0};
+    struct gpu gpu = {gpu_count, !strcmp(word, "full"), sessions ? atoi(sessions + 10) : ALL_SESSIONS, 0, hot != NULL};
     gpus[gpu_count++] = gpu;
   }
   const char *hidden = getenv("CUDA_VISIBLE_DEVICES");
@@ -691,5 +695,21 @@ int nvmlDeviceGetEncoderStats(const struct gpu *gpu, unsigned *sessions, unsigne
   return 0;
 }
 int nvmlDeviceGetMaxClockInfo(const struct gpu *gpu, int type, unsigned *clock) { (void)gpu, (void)type; *clock = 1770; return 0; }
+int nvmlDeviceGetClockInfo(const struct gpu *gpu, int type, unsigned *clock) { (void)type; *clock = gpu->hot ? 885 : 1770; return 0; }
+int nvmlDeviceGetTemperature(const struct gpu *gpu, int sensor, unsigned *celsius) { (void)sensor; *celsius = gpu->hot ? 93 : 41; return 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(const struct gpu *gpu, unsigned long long *reasons) {
+  *reasons = gpu->hot ? 0x20 : 0x1; /* Software thermal slowdown; idle. */
+  return 0;
+}
+int nvmlDeviceGetEncoderUtilization(const struct gpu *gpu, unsigned *percent, unsigned *period) {
+  if (!gpu->nvenc) return 3; /* Not supported. */
+  *percent = 7, *period = 167000;
+  return 0;
+}
+int nvmlDeviceGetDecoderUtilization(const struct gpu *gpu, unsigned *percent, unsigned *period) {
+  (void)gpu;
+  *percent = 3, *period = 167000;
+  return 0;
+}
 int nvmlDeviceGetMigMode(const struct gpu *gpu, unsigned *current, unsigned *pending) { (void)gpu; *current = *pending = 0; return 0; }
 int nvmlSystemGetDriverVersion(char *version, unsigned size) { snprintf(version, size, "%s", driver_version()); return 0; }

@@ -8,7 +8,7 @@ use e2e::clients::{check_packets, ffprobe_packets};
 use e2e::publishers::{Ffmpeg, RtpPublisher};
 use e2e::server::{Server, signal};
 use e2e::viewer::Viewer;
-use e2e::{have, until};
+use e2e::{have, until, until_within};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -203,4 +203,125 @@ async fn what_does_not_fit_is_done_as_its_policy_says() {
     assert!(problem["type"].as_str().unwrap().ends_with("encode-full"), "{problem}");
     drop((first, second, third));
     tokio::time::timeout(Duration::from_secs(20), server.state("first", "interrupted")).await.unwrap();
+}
+
+/// Two sessions, three rungs, on a device that throttles: one session finds room elsewhere, the other one loses its higher rung,
+/// and gets it back when the device has cooled down.
+#[tokio::test]
+async fn a_device_that_throttles_moves_what_it_can_and_sheds_the_rest() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let hot =
+        "devices.simulated.hot={ encode = 26, throttles_after = \"15s\", throttles_for = \"25s\", throttles_to = 40 }";
+    let server = Server::start(&[hot, "devices.simulated.cold={ encode = 9 }"]).await;
+    // So that both go to the one that will throttle.
+    post(&server, "/api/v1/devices/cold/drain").await;
+    let _single = publish(&server, "single", "gpu-only").await;
+    let publisher = Ffmpeg { size: "320x180", video_options: &["-preset", "ultrafast"], ..Ffmpeg::default() };
+    let publisher = publisher.publish().await;
+    let rung = |height: u32| json!({ "height": height, "bitrate": 100_000, "preset": "ultrafast" });
+    let ladder =
+        json!({ "passthrough": false, "audio_bitrate": 64_000, "rungs": [rung(180), rung(90)], "policy": "gpu-only" });
+    server.put_sdp("double", &publisher.sdp, Some(ladder)).await;
+    server.live("single", &["v90", "aac"]).await;
+    server.live("double", &["v180", "v90", "aac"]).await;
+    post(&server, "/api/v1/devices/cold/restore").await;
+    assert_eq!(ladders(&device(&server.viewer(), "hot").await), 2);
+    let follower = {
+        let viewer = server.viewer();
+        tokio::spawn(async move { viewer.follow_all("single", &["v90", "aac"], 150).await })
+    };
+
+    let throttled = until("the device to throttle", || async {
+        let now = device(&server.viewer(), "hot").await;
+        (now["measured"]["speed"] == 0.4).then_some(now)
+    })
+    .await;
+    assert_eq!(throttled["measured"]["throttle"], json!(["simulated"]), "{throttled}");
+    until("the session to be on the other device", || async {
+        (ladders(&device(&server.viewer(), "cold").await) == 1).then_some(())
+    })
+    .await;
+    let suspended = |now: &Value| now["ladders"][0]["suspended"].clone();
+    let short = until("the other one to lose its higher rung", || async {
+        let now = device(&server.viewer(), "hot").await;
+        (suspended(&now) == json!(["v180"])).then_some(now)
+    })
+    .await;
+    assert_eq!((ladders(&short), &short["ladders"][0]["channel"]), (1, &json!("double")));
+    let decisions = server.text("/api/v1/devices").await;
+    assert!(decisions.contains("single moves from hot to cold: throttled"), "{decisions}");
+    assert!(decisions.contains("double goes without v180 on hot: throttled"), "{decisions}");
+    let metrics = server.text("/metrics").await;
+    for line in [
+        "fishladder_device_moves_total{device=\"hot\",reason=\"throttled\"} 1",
+        "fishladder_device_rungs_shed_total{device=\"hot\",reason=\"throttled\"} 1",
+        "fishladder_device_measured_speed{device=\"hot\"} 0.4",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
+    }
+    for playlist in follower.await.unwrap() {
+        assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
+    }
+    until("the device to have cooled down", || async {
+        (device(&server.viewer(), "hot").await["measured"]["speed"] == 1.0).then_some(())
+    })
+    .await;
+    // After half a minute of calm, which a busy machine may not have at once.
+    until_within(Duration::from_secs(180), "the rung to be back", || async {
+        (suspended(&device(&server.viewer(), "hot").await) == json!([])).then_some(())
+    })
+    .await;
+    assert_eq!(server.status("double").await.unwrap()["worker_restarts"], 0);
+}
+
+/// A ladder that fits nowhere until a session has moved: its publisher is told to come back soon, and then is let in.
+#[tokio::test]
+async fn room_is_made_for_a_publisher_that_comes_back() {
+    if !have("ffmpeg") {
+        return;
+    }
+    let (a, b) = (format!("devices.simulated.a={THREE}"), format!("devices.simulated.b={THREE}"));
+    let server = Server::start(&["devices.policy=spread", &a, &b]).await;
+    let mut publishers = Vec::new();
+    let channels = ["one", "two", "three", "four"];
+    for channel in channels {
+        publishers.push(publish(&server, channel, "gpu-only").await);
+        server.live(channel, &["v90", "aac"]).await;
+    }
+    let counts = || async {
+        let mut counts: Vec<usize> = devices(&server.viewer()).await.iter().map(ladders).collect();
+        counts.sort_unstable();
+        counts
+    };
+    assert_eq!(counts().await, [2, 2]);
+    let followers: Vec<_> = channels
+        .iter()
+        .map(|channel| {
+            let (viewer, channel) = (server.viewer(), (*channel).to_owned());
+            tokio::spawn(async move { viewer.follow_all(&channel, &["v90", "aac"], 50).await })
+        })
+        .collect();
+    let rung = |height: u32| json!({ "height": height, "bitrate": 100_000, "preset": "ultrafast" });
+    let big =
+        json!({ "passthrough": false, "audio_bitrate": 64_000, "rungs": [rung(180), rung(90)], "policy": "gpu-only" });
+    server.put_source("stage", json!({ "whip": {} }), Some(big)).await;
+    let offer = std::fs::read_to_string(e2e::root().join("tests/data/offer.sdp")).unwrap();
+    let ask = || async {
+        let request = server.request("POST", "/whip/stage").header("content-type", "application/sdp");
+        request.body(offer.clone()).send().await.unwrap()
+    };
+    let answer = ask().await;
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let problem: Value = answer.json().await.unwrap();
+    assert!(problem["type"].as_str().unwrap().ends_with("making-room"), "{problem}");
+    until("a session to have moved", || async { (counts().await == [1, 3]).then_some(()) }).await;
+    assert_eq!(ask().await.status(), 201);
+    assert_eq!(counts().await, [2, 3], "one and the new one, and three");
+    for (channel, follower) in channels.iter().zip(followers) {
+        for playlist in follower.await.unwrap() {
+            assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{channel}\n{}", playlist.text);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use e2e::publishers::Ffmpeg;
 use e2e::server::{Options, Server, program};
-use e2e::{have, root};
+use e2e::{have, root, until};
 use serde_json::{Value, json};
 
 /// A folder with the stub driver under all the names that GStreamer and doctor load.
@@ -75,6 +75,51 @@ async fn the_server_places_ladders_on_gpus() {
     for playlist in server.follow_all("show", &["src", "v180", "aac"], 20).await {
         assert_eq!((playlist.discontinuities(), playlist.gaps()), (0, 0), "{}", playlist.text);
     }
+}
+
+/// What NVML says of the GPUs comes by way of a child process, which is followed by another one when it dies.
+#[tokio::test]
+async fn gpus_are_measured_and_a_gauge_that_dies_is_replaced() {
+    let own = driver();
+    let environment = environment(own.path(), "full,no-nvenc:hot");
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server =
+        Server::start_with(Options { settings: &["devices.gpus=on"], environment: &environment, ..Options::default() })
+            .await;
+    let measured = || async {
+        let text = server.text("/api/v1/devices").await;
+        let devices = serde_json::from_str::<Value>(&text).unwrap()["devices"].clone();
+        let both = [devices[0]["measured"].clone(), devices[1]["measured"].clone()];
+        both.iter().all(Value::is_object).then_some(both)
+    };
+    let [idle, hot] = until("both to be measured", &measured).await;
+    let facts =
+        |m: &Value| json!([m["encode"], m["decode"], m["temperature_c"], m["throttle"], m["speed"], m["simulated"]]);
+    assert_eq!(facts(&idle), json!([0.07, 0.03, 41, [], 1.0, false]));
+    assert_eq!(facts(&hot), json!([null, 0.03, 93, ["thermal"], 0.5, false]));
+    assert_eq!(
+        (&idle["vram_mib"], &idle["vram_total_mib"], &idle["encoding_sessions"]),
+        (&json!(1024), &json!(24576), &json!(0))
+    );
+    let metrics = server.text("/metrics").await;
+    assert!(
+        metrics.contains("fishladder_device_measured_throttled{device=\"gpu1\",reason=\"thermal\"} 1"),
+        "{metrics}"
+    );
+    let gauge = server.children("gauge");
+    assert_eq!(gauge.len(), 1);
+    e2e::server::signal(gauge[0], nix::sys::signal::Signal::SIGKILL);
+    until("another gauge", || async {
+        let now = server.children("gauge");
+        (now.len() == 1 && now != gauge).then_some(())
+    })
+    .await;
+    let before = measured().await;
+    until("a newer measurement", || async {
+        let now = measured().await?;
+        (Some(now) != before).then_some(())
+    })
+    .await;
 }
 
 #[test]

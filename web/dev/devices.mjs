@@ -36,7 +36,14 @@ export function devices(count) {
       share: 0.272,
       engines: 2,
       left: 0,
-      measured: { encode: 0.93, decode: 0.41, vram_mib: 4711, temperature_c: 86, throttled: true },
+      measured: {
+        encode: 0.93,
+        decode: 0.41,
+        vram_mib: 4711,
+        temperature_c: 86,
+        throttle: ['thermal'],
+        speed: 0.71,
+      },
     }),
     device('GPU-77aa', {
       name: 'GPU 1',
@@ -45,7 +52,7 @@ export function devices(count) {
       share: 0.07,
       engines: 2,
       decoders: 4,
-      measured: { encode: 0.78, decode: 0.2, vram_mib: 9120, temperature_c: 61, throttled: false },
+      measured: { encode: 0.78, decode: 0.2, vram_mib: 9120, temperature_c: 61, throttle: [], speed: 1 },
     }),
     // No encoder, seven decoders.
     device('GPU-h200', {
@@ -55,7 +62,7 @@ export function devices(count) {
       engines: 0,
       decoders: 7,
       vram: 144_000,
-      measured: { encode: null, decode: 0.02, vram_mib: 1190, temperature_c: 38, throttled: false },
+      measured: { encode: null, decode: 0.02, vram_mib: 1190, temperature_c: 38, throttle: [], speed: 1 },
     }),
     device('GPU-rtx6000', {
       name: 'GPU 3',

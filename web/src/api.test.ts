@@ -64,6 +64,8 @@ describe('the server’s JSON', () => {
     expect(channel?.source?.video).toMatchObject({ width: 1280, height: null, bitrate: 0 });
     expect(channel?.source?.audio).toBeNull();
     expect(channel?.renditions).toHaveLength(1);
+    expect(channel?.renditions[0]?.suspended).toBe(false);
+    expect(channel?.encodeLagMs).toBeNull();
   });
 
   it('leaves out what is no channel', () => {
@@ -91,7 +93,7 @@ describe('devices', () => {
           state: 'melting',
           encode: [0.4, -1, 'x', ...new Array<number>(1000).fill(0)],
           encoding_sessions_left: -3,
-          measured: { encode: 0.4, temperature_c: null, throttled: 1 },
+          measured: { encode: 0.4, temperature_c: null, throttle: ['thermal', 3], speed: 'slow' },
           ladders: [{ channel: 'cam1', rungs: ['v720', 7], vram_mib: -5 }, null],
         },
         { id: 'sim0' },
@@ -112,10 +114,20 @@ describe('devices', () => {
       decode: null,
       vramMib: null,
       temperatureC: null,
-      throttled: false,
+      throttle: ['thermal'],
+      speed: 1,
+      cpu: null,
     });
     expect(device?.ladders).toEqual([
-      { channel: 'cam1', rungs: ['v720'], encode: 0, decode: null, vramMib: 0, moving: false },
+      {
+        channel: 'cam1',
+        rungs: ['v720'],
+        suspended: [],
+        encode: 0,
+        decode: null,
+        vramMib: 0,
+        moving: false,
+      },
     ]);
     for (const nonsense of [null, [], 'x', { devices: {} }]) expect(parseFleet(nonsense).devices).toEqual([]);
   });

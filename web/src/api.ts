@@ -33,6 +33,8 @@ export interface Rendition extends Track {
   id: string;
   kind: 'video' | 'audio';
   passthrough: boolean;
+  /** Not encoded at present. */
+  suspended: boolean;
   msn: number;
   segments: number;
   retainedBytes: number;
@@ -52,6 +54,8 @@ export interface Channel {
   endReason: string | null;
   sessions: number;
   workerRestarts: number;
+  /** Of the slowest rung; null where nothing is encoded. */
+  encodeLagMs: number | null;
 }
 
 export type DeviceState = 'ready' | 'draining' | 'quarantined';
@@ -60,6 +64,8 @@ export type DeviceState = 'ready' | 'draining' | 'quarantined';
 export interface Reservation {
   channel: string;
   rungs: string[];
+  /** Those of them that are not encoded for now: the device had promised more than it had. */
+  suspended: string[];
   encode: number;
   /** Null: the server does not tell. */
   decode: number | null;
@@ -96,7 +102,12 @@ export interface Load {
   decode: number | null;
   vramMib: number | null;
   temperatureC: number | null;
-  throttled: boolean;
+  /** Why its clock is lowered; empty: it is not. */
+  throttle: string[];
+  /** Of its nominal clock while it throttles, else 1. */
+  speed: number;
+  /** Cores that a simulated device's worker takes. */
+  cpu: number | null;
 }
 
 export interface Decision {
@@ -304,6 +315,7 @@ export function parseChannel(json: unknown): Channel | null {
     endReason: asText(json['end_reason']) || null,
     sessions: asNumber(json['sessions']),
     workerRestarts: asNumber(json['worker_restarts']),
+    encodeLagMs: asNumberOrNull(json['encode_lag_ms']),
   };
 }
 
@@ -358,7 +370,9 @@ function parseDevice(json: Json): Device {
           decode: asNumberOrNull(measured['decode']),
           vramMib: asNumberOrNull(measured['vram_mib']),
           temperatureC: asNumberOrNull(measured['temperature_c']),
-          throttled: measured['throttled'] === true,
+          throttle: asTexts(measured['throttle'], 8),
+          speed: asNumberOrNull(measured['speed']) ?? 1,
+          cpu: asNumberOrNull(measured['cpu']),
         }
       : null,
     ladders: asList(json['ladders'])
@@ -366,6 +380,7 @@ function parseDevice(json: Json): Device {
       .map((ladder) => ({
         channel: asText(ladder['channel']),
         rungs: asTexts(ladder['rungs'], 32),
+        suspended: asTexts(ladder['suspended'], 32),
         encode: asAmount(ladder['encode']),
         decode: ladder['decode'] === undefined ? null : asAmount(ladder['decode']),
         vramMib: asAmount(ladder['vram_mib']),
@@ -396,6 +411,7 @@ function parseRendition(json: Json): Rendition {
     id: asText(json['id']),
     kind: oneOf(json['kind'], ['video', 'audio'], 'video'),
     passthrough: json['passthrough'] === true,
+    suspended: json['suspended'] === true,
     msn: asNumber(json['msn']),
     segments: asNumber(json['segments']),
     retainedBytes: asNumber(json['retained_bytes']),

@@ -47,6 +47,9 @@ pub(crate) struct Feed {
 struct Out {
     last: Option<MediaTime>,
     need_key: bool,
+    suspended: bool,
+    /// Suspended, or resumed and nothing let out since: `last` is old, and nothing is held up or kept for it.
+    apart: bool,
 }
 
 /// Where a new worker begins.
@@ -67,7 +70,7 @@ impl Feed {
             dropped: 0,
             last_dts: [None; 2],
             audio_origin: None,
-            video_out: vec![Out { last: None, need_key: true }; video_rungs],
+            video_out: vec![Out { need_key: true, ..Out::default() }; video_rungs],
             audio_out: audio.then(Out::default),
             progress: false,
             fruitless: 0,
@@ -132,12 +135,32 @@ impl Feed {
                 _ => return false,
             },
         };
-        if (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
+        if out.suspended || (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
             return false;
         }
-        *out = Out { last: Some(pts), need_key: false };
+        *out = Out { last: Some(pts), ..Out::default() };
         self.progress = true;
         true
+    }
+
+    /// Exactly the marked video rungs are suspended from here on: nothing of them is let out, and nothing waits for them. One
+    /// that is no longer marked begins with a key unit.
+    pub(crate) fn suspend(&mut self, rungs: &[bool]) {
+        for (out, suspended) in self.video_out.iter_mut().zip(rungs) {
+            out.need_key |= out.suspended && !suspended;
+            out.suspended = *suspended;
+            out.apart |= suspended;
+        }
+    }
+
+    /// The tracks of suspended rungs, as the worker is told.
+    pub(crate) fn suspended(&self) -> Vec<u8> {
+        (0u8..).zip(&self.video_out).filter(|(_, out)| out.suspended).map(|(track, _)| track).collect()
+    }
+
+    /// The present worker is being fed what piled up before it was there.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catching_up
     }
 
     /// The worker is gone: the next one gets the window again. After two in a row that let nothing out, what they were
@@ -191,7 +214,10 @@ impl Feed {
     }
 
     pub(crate) fn resume(&self) -> Resume {
-        Resume { audio_origin: self.audio_origin, delivered: self.video_out.iter().map(|o| o.last).collect() }
+        // A rung that stands apart begins where the others go on: its own last unit would have all of them encoded again.
+        let running = self.delivered_by_all();
+        let delivered = self.video_out.iter().map(|o| if o.apart { running } else { o.last }).collect();
+        Resume { audio_origin: self.audio_origin, delivered }
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -205,7 +231,7 @@ impl Feed {
     /// Forgets what a replay no longer needs: all video before the last key unit that every rung has passed, and audio
     /// that is well behind what was delivered.
     fn trim(&mut self) {
-        let everywhere = self.video_out.iter().map(|o| o.last).min().flatten();
+        let everywhere = self.delivered_by_all();
         let start = self
             .window
             .iter()
@@ -218,6 +244,11 @@ impl Feed {
             at += 1;
             at > start || (!is_video(input) && audio_from.is_none_or(|from| input.unit.pts >= from))
         });
+    }
+
+    /// How far all rungs are that do not stand apart.
+    fn delivered_by_all(&self) -> Option<MediaTime> {
+        self.video_out.iter().filter(|o| !o.apart).map(|o| o.last).min().flatten()
     }
 
     /// Too much unsent: drop to the last unsent key unit, or to the next one that comes.
@@ -444,6 +475,39 @@ mod tests {
         let first = feed.window.iter().find(|i| is_video(i)).unwrap();
         assert!(first.unit.key && first.unit.pts >= at(240 * 33), "{:?}", first.unit.pts);
         assert!(feed.window.len() < 150, "{}", feed.window.len());
+    }
+
+    #[test]
+    fn a_suspended_rung_holds_nothing_up_and_begins_again_with_a_key_unit() {
+        let mut feed = Feed::new(2, false);
+        let mut n = 0;
+        // Both rungs give each picture at once; what was let out of them.
+        let mut run = |feed: &mut Feed, pictures: i64| {
+            let mut out = [0, 0];
+            for _ in 0..pictures {
+                feed.push(video(n * 33, n % 30 == 0));
+                while let Some(input) = feed.next() {
+                    for (rung, out) in (0u8..).zip(&mut out) {
+                        *out += usize::from(feed.let_out(rung, input.unit.pts, input.unit.key));
+                    }
+                }
+                n += 1;
+            }
+            out
+        };
+        assert_eq!(run(&mut feed, 35), [35, 35]);
+        feed.suspend(&[false, true]);
+        assert_eq!(feed.suspended(), [1]);
+        // To picture 305: ten more GOPs, of which one is kept.
+        assert_eq!(run(&mut feed, 270), [270, 0]);
+        assert!(feed.window.len() <= 35, "{}", feed.window.len());
+        let last = Some(at(304 * 33));
+        assert_eq!(feed.restart().delivered, [last, last], "nothing before is encoded again");
+        feed.suspend(&[false, false]);
+        assert_eq!(feed.resume().delivered, [last, last], "nor when it comes back");
+        assert_eq!(run(&mut feed, 25), [0, 0], "both need a key unit behind a restart");
+        assert_eq!(run(&mut feed, 60), [60, 60]);
+        assert!(feed.window.len() <= 60, "{}", feed.window.len());
     }
 
     #[test]

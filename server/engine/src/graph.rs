@@ -1,15 +1,16 @@
 //! One session's pipeline: an access unit in, one encoded access unit per rendition out, key pictures aligned.
 //!
 //! ```text
-//! appsrc ! decoder ! tee ! (queue ! scaler ! caps ! encoder ! appsink) per rung
+//! appsrc ! decoder ! tee ! (gate ! queue ! scaler ! caps ! encoder ! appsink) per rung
 //! appsrc ! decoder ! audioconvert ! audioresample ! audiorate ! AAC encoder ! appsink
 //! ```
 //! Which decoder, scaler and encoder, and in whose memory, is for `backend` to say. There is no parser before the
 //! software decoder: the depacketizer has framed the units and the gate has bounded them, and each C parser less is one
-//! less that meets outside data. Hardware decoders do not go without one.
+//! less that meets outside data. Hardware decoders do not go without one. The gate is a probe on the tee's pad: a suspended
+//! rung's pictures end there, before anything is copied, queued or scaled for it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,15 @@ struct VideoInput {
     config: Option<Arc<TrackConfig>>,
     /// The parameter sets go in band ahead of this unit.
     sets_due: bool,
+    gates: Vec<(u8, Arc<Gate>)>,
+}
+
+/// Where a rung's branch begins.
+#[derive(Default)]
+struct Gate {
+    suspended: AtomicBool,
+    /// Time in the pipeline of the first picture behind the last pause; 0: there was none.
+    resumed_at: AtomicU64,
 }
 
 struct AudioInput {
@@ -107,6 +117,14 @@ impl Graph {
         };
         pipeline.set_state(gst::State::Playing)?;
         Ok(Self { pipeline, video, audio, counters, fed: false })
+    }
+
+    /// Exactly these rungs are suspended from here on. The pipeline's pictures are further than its input: some that are in it
+    /// already go through the gate as well, or not.
+    pub(crate) fn suspend(&self, tracks: &[u8]) {
+        for (track, gate) in self.video.iter().flat_map(|video| &video.gates) {
+            gate.suspended.store(tracks.contains(track), Ordering::Relaxed);
+        }
     }
 
     /// Blocks while the pipeline is full.
@@ -337,13 +355,16 @@ fn build_video(
     let forced = Arc::new(Mutex::new(BTreeSet::new()));
     count_into(&decoder, "sink", counters, |c| &c.consumed);
     force_keys(&decoder, &timeline, &forced, start, counters);
+    let mut gates = Vec::new();
     for branch in &plan.rungs {
         let (Some(rung), Some(request)) = (start.spec.video.get(branch.index), rungs.get(branch.index)) else {
             continue;
         };
-        build_rung(pipeline, &tee, branch, rung, request, &timeline, output)?;
+        let track = u8::try_from(branch.index).unwrap_or(u8::MAX);
+        let gate = build_rung(pipeline, &tee, branch, (rung, track), request, &timeline, output)?;
+        gates.push((track, gate));
     }
-    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true })
+    Ok(VideoInput { source, timeline, forced, config: None, sets_due: true, gates })
 }
 
 /// The back end for the session, on the device that its worker was given.
@@ -429,12 +450,11 @@ fn build_rung(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
     plan: &RungPlan,
-    rung: &VideoRung,
+    (rung, track): (&VideoRung, u8),
     request: &RungRequest,
     timeline: &Arc<Mutex<VideoTimeline>>,
     output: &Output,
-) -> Result<(), GraphError> {
-    let track = u8::try_from(plan.index).unwrap_or(u8::MAX);
+) -> Result<Arc<Gate>, GraphError> {
     let queue = make("queue")?;
     queue.set_property("max-size-buffers", RAW_QUEUE);
     queue.set_property("max-size-bytes", 0u32);
@@ -460,14 +480,58 @@ fn build_rung(
     tee.link(&queue)?;
     gst::Element::link_many(&chain)?;
 
+    let gate = Arc::new(Gate::default());
+    if let Some(pad) = queue.static_pad("sink").and_then(|pad| pad.peer()) {
+        attend(&pad, &gate);
+    }
     if let (Some(rate), Some(pad)) = (rung.frame_rate, queue.static_pad("sink")) {
         decimate(&pad, rate);
     }
     if let Some(pad) = caps.static_pad("src") {
         pin_colorimetry(&pad, &caps);
     }
-    correct_bitrate(&encoder, plan.rate, rung.bitrate);
-    Ok(())
+    correct_bitrate(&encoder, plan.rate, rung.bitrate, &gate);
+    Ok(gate)
+}
+
+/// Lets pictures into a rung's branch while it is not suspended. It opens at a forced picture only, as all rungs have one there.
+fn attend(pad: &gst::Pad, gate: &Arc<Gate>) {
+    struct State {
+        open: bool,
+        /// A picture has gone through: the encoder has begun.
+        begun: bool,
+        /// The next one is the first behind a pause.
+        resumes: bool,
+    }
+    let state = Mutex::new(State { open: true, begun: false, resumes: false });
+    let gate = gate.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let state = &mut *lock(&state);
+        let suspended = gate.suspended.load(Ordering::Relaxed);
+        match &info.data {
+            Some(gst::PadProbeData::Event(event)) if gst_video::ForceKeyUnitEvent::is(event) => {
+                if !suspended && !state.open {
+                    (state.open, state.resumes) = (true, true);
+                }
+                // Ahead of an encoder's first picture it does harm (see `force_keys`).
+                if !(state.open && state.begun) {
+                    return gst::PadProbeReturn::Drop;
+                }
+            }
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                state.open &= !suspended;
+                if !state.open {
+                    return gst::PadProbeReturn::Drop;
+                }
+                state.begun = true;
+                if std::mem::take(&mut state.resumes) {
+                    gate.resumed_at.store(buffer.pts().map_or(0, gst::ClockTime::nseconds), Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Drops pictures of a rung with a lower rate and tells its encoder that rate.
@@ -533,10 +597,10 @@ fn pin_colorimetry(pad: &gst::Pad, filter: &gst::Element) {
 }
 
 /// Keeps the bit rate of a second what it should be when the source's real rate is not the nominal one.
-fn correct_bitrate(encoder: &gst::Element, rate: RateUnit, bitrate: u32) {
+fn correct_bitrate(encoder: &gst::Element, rate: RateUnit, bitrate: u32, gate: &Arc<Gate>) {
     let Some(pad) = encoder.static_pad("sink") else { return };
     let gauge: Mutex<Option<RateGauge>> = Mutex::new(None);
-    let encoder = encoder.downgrade();
+    let (encoder, gate) = (encoder.downgrade(), gate.clone());
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(pts) = info.buffer().and_then(|b| b.pts()) else { return gst::PadProbeReturn::Ok };
         let mut gauge = lock(&gauge);
@@ -545,7 +609,9 @@ fn correct_bitrate(encoder: &gst::Element, rate: RateUnit, bitrate: u32) {
             let of = |v: i32| u32::try_from(v).unwrap_or(0);
             RateGauge::new(told.map_or(NOMINAL_RATE, |r| (of(r.numer()), of(r.denom()))))
         });
-        if let (Some(percent), Some(encoder)) = (gauge.picture(pts.nseconds()), encoder.upgrade()) {
+        if let (Some(percent), Some(encoder)) =
+            (gauge.picture(pts.nseconds(), gate.resumed_at.load(Ordering::Relaxed)), encoder.upgrade())
+        {
             let bits = u64::from(bitrate).saturating_mul(percent) / 100;
             realize::set_bitrate(&encoder, rate, u32::try_from(bits).unwrap_or(u32::MAX));
         }

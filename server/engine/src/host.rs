@@ -97,6 +97,11 @@ impl DeviceHost {
         }
     }
 
+    /// When its first worker was started. None: it has had none yet.
+    pub fn first_start(&self) -> Option<Instant> {
+        self.inner.first_start.get().copied()
+    }
+
     /// A new session's socket, its other end in the device's worker, and the worker's process id.
     pub(crate) async fn connect(&self) -> std::io::Result<(UnixStream, u32)> {
         let mut running = self.inner.running.lock().await;
@@ -104,8 +109,10 @@ impl DeviceHost {
         let theirs = OwnedFd::from(theirs);
         ours.set_nonblocking(true)?;
         let ours = UnixStream::from_std(ours)?;
-        // One that died a moment ago is known by its closed socket before it is reaped.
-        let present = running.as_ref().filter(|r| self.pid() == Some(r.pid) && hand_over(&r.control, &theirs).is_ok());
+        // One that died a moment ago is known before it is reaped: by the kernel's word, since its sessions' sockets close before
+        // its control socket does, or by that one.
+        let lives = |r: &&Running| self.pid() == Some(r.pid) && !is_exiting(r.pid);
+        let present = running.as_ref().filter(lives).filter(|r| hand_over(&r.control, &theirs).is_ok());
         if let Some(present) = present {
             return Ok((ours, present.pid));
         }
@@ -127,8 +134,8 @@ impl DeviceHost {
     async fn start(&self) -> std::io::Result<Running> {
         let options = &self.inner.options;
         let mut arguments = vec!["worker".to_owned(), "--device".to_owned()];
+        let since = self.inner.first_start.get_or_init(Instant::now).elapsed();
         if let Some(after) = options.fails_after {
-            let since = self.inner.first_start.get_or_init(Instant::now).elapsed();
             arguments.push(format!("--fails-after-ms={}", after.saturating_sub(since).as_millis()));
         }
         let (mut child, control) = spawn(&options.program, &arguments, options.device.as_ref()).await?;
@@ -163,6 +170,18 @@ impl DeviceHost {
     }
 }
 
+/// Whether the kernel is taking the process apart, or has done so: its state, and the flag PF_EXITING, which is set before any of
+/// its files are closed (proc_pid_stat(5), include/linux/sched.h).
+fn is_exiting(pid: u32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name before the last parenthesis may contain anything; the state follows, and six fields later the flags.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let flags: u64 = fields.nth(5).and_then(|f| f.parse().ok()).unwrap_or_default();
+    matches!(state, "Z" | "X") || flags & PF_EXITING != 0
+}
+
 fn is_loss(status: ExitStatus) -> bool {
     status.code() == Some(i32::from(EXIT_DEVICE_LOST))
 }
@@ -173,4 +192,26 @@ fn hand_over(control: &StdUnixStream, descriptor: &OwnedFd) -> std::io::Result<(
     let rights = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<()>(control.as_raw_fd(), &[IoSlice::new(b"s")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_is_known_before_it_is_reaped() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_exiting(pid) && !is_exiting(std::process::id()));
+        child.kill().unwrap();
+        // It has been told to die, which takes a moment.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_exiting(pid) {
+            assert!(Instant::now() < deadline, "it lives");
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(is_exiting(pid), "it is gone");
+    }
 }

@@ -11,6 +11,7 @@ mod feed;
 pub mod gauge;
 mod graph;
 mod host;
+mod lag;
 pub mod motion;
 mod parent;
 pub mod probe;

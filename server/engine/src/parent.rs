@@ -14,12 +14,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::backend::Family;
 use crate::feed::{Feed, Resume};
 use crate::host::DeviceHost;
+use crate::lag::Lag;
 use crate::protocol::{self, Message, Start, TRACK_AUDIO, TRACK_VIDEO, Unit};
 use crate::restart::{RestartPolicy, Verdict};
 use crate::spec::{LadderSpec, OnDevice};
@@ -67,6 +68,8 @@ pub struct EngineInput {
 pub enum EngineEvent {
     /// An encoded unit; per rendition in decode order, never repeated, also across a worker's restart.
     Unit { rendition: RenditionId, unit: AccessUnit },
+    /// Which rungs are suspended from here on, where that has changed: nothing comes of them until they are not named any more.
+    Suspended(Vec<RenditionId>),
     /// The worker died or stalled and was started anew; playback goes on behind it.
     WorkerRestarted { reason: String, restarts: u32 },
     /// The worker crashed too often; nothing more comes from this engine.
@@ -103,10 +106,15 @@ pub enum MoveFault {
     Start(String),
 }
 
-/// Moves one session; outlives its engine without keeping it.
+/// Moves one session, suspends its rungs and tells how it does; outlives its engine without keeping it.
 #[derive(Clone, Debug)]
 pub struct Mover {
     orders: mpsc::Sender<Move>,
+    /// The video rungs, by track.
+    rungs: Arc<[RenditionId]>,
+    /// Which of them are to be suspended.
+    suspended: watch::Sender<Vec<bool>>,
+    lag: Arc<Mutex<Lag>>,
 }
 
 impl Mover {
@@ -123,6 +131,28 @@ impl Mover {
             let _ = order.done.send(Err(fault));
         }
         answer
+    }
+
+    /// Stops encoding these rungs; all others run. Takes effect within a few pictures without a restart, and holds over restarts
+    /// and moves. A rung that is no longer named comes back with a key picture at the next unit that is forced to be one. What
+    /// is no video rung of the session is passed over; to suspend all of them is refused, so that viewers have one to play.
+    pub fn suspend(&self, rungs: &[RenditionId]) {
+        let wanted: Vec<bool> = self.rungs.iter().map(|id| rungs.contains(id)).collect();
+        if !wanted.is_empty() && wanted.iter().all(|suspended| *suspended) {
+            warn!("one rung of a session stays: not all of them are suspended");
+            return;
+        }
+        self.suspended.send_if_modified(|present| {
+            let changed = *present != wanted;
+            *present = wanted;
+            changed
+        });
+    }
+
+    /// How long the slowest running rung took from its unit's push to its encoded unit, the 95th percentile of about the last
+    /// 5 s; None: nothing came out lately. What waited for a new worker does not count.
+    pub fn lag(&self) -> Option<Duration> {
+        lag_of(&self.lag).slowest(Instant::now())
     }
 }
 
@@ -147,6 +177,7 @@ struct Shared {
     pid: AtomicU32,
     /// Units pushed since the worker's last sign of life.
     unanswered: AtomicU32,
+    lag: Arc<Mutex<Lag>>,
 }
 
 impl Engine {
@@ -166,6 +197,9 @@ impl Engine {
         let (events_in, events) = mpsc::channel(MAX_EVENTS);
         let (moves, orders) = mpsc::channel(1);
         let (alive, gone) = oneshot::channel();
+        let rungs: Arc<[RenditionId]> = spec.video.iter().map(|rung| rung.id.clone()).collect();
+        let (suspended, suspensions) = watch::channel(vec![false; rungs.len()]);
+        let lag = Arc::new(Mutex::new(Lag::new(rungs.len(), Instant::now())));
         let shared = Arc::new(Shared {
             feed: Mutex::new(Feed::new(spec.video.len(), spec.audio.is_some())),
             wake: Notify::new(),
@@ -175,11 +209,21 @@ impl Engine {
             stopped: false.into(),
             pid: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
+            lag: lag.clone(),
         });
-        let supervisor =
-            Supervisor { shared: shared.clone(), spec, options, seat, events: events_in, shared_deaths: vec![] };
+        let mover = Mover { orders: moves, rungs, suspended, lag };
+        let supervisor = Supervisor {
+            shared: shared.clone(),
+            spec,
+            options,
+            seat,
+            events: events_in,
+            announced: Mutex::new(vec![false; mover.rungs.len()]),
+            suspensions,
+            shared_deaths: vec![],
+        };
         runtime.spawn(supervisor.run(gone, orders));
-        Ok(Self { events, shared, mover: Mover { orders: moves }, _alive: alive })
+        Ok(Self { events, shared, mover, _alive: alive })
     }
 
     /// For whoever decides where sessions run.
@@ -190,7 +234,15 @@ impl Engine {
     /// Never blocks: when the worker is behind by more than its queue, drops to the next key frame and counts it.
     pub fn push(&self, input: EngineInput) {
         self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
-        if self.shared.feed().push(input) {
+        let picture = (input.unit.kind() == TrackKind::Video).then_some(input.unit.pts);
+        let mut feed = self.shared.feed();
+        let picture = picture.filter(|_| !feed.is_catching_up());
+        let to_send = feed.push(input);
+        drop(feed);
+        if let Some(pts) = picture {
+            lag_of(&self.shared.lag).pushed(pts, Instant::now());
+        }
+        if to_send {
             self.shared.wake.notify_one();
         }
     }
@@ -204,6 +256,11 @@ impl Engine {
     /// Input units dropped because the worker could not keep up.
     pub fn dropped(&self) -> u64 {
         self.shared.feed().dropped()
+    }
+
+    /// See [`Mover::lag`].
+    pub fn lag(&self) -> Option<Duration> {
+        self.mover.lag()
     }
 
     /// The worker's process id while one runs.
@@ -221,13 +278,25 @@ impl Shared {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the next worker gets again; what was on its way through the old one is no measure of it.
+    fn restart(&self) -> Resume {
+        lag_of(&self.lag).forget_pushed();
+        self.feed().restart()
+    }
+
     /// Another worker takes over, or the session goes on elsewhere.
     fn switched(&self) {
         self.switching.store(false, Ordering::Relaxed);
         self.stopped.store(false, Ordering::Relaxed);
         self.audio_until.store(i64::MAX, Ordering::Relaxed);
         self.unanswered.store(0, Ordering::Relaxed);
+        lag_of(&self.lag).forget_pushed();
     }
+}
+
+/// Never held across an await.
+fn lag_of(lag: &Mutex<Lag>) -> MutexGuard<'_, Lag> {
+    lag.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Supervisor {
@@ -236,6 +305,10 @@ struct Supervisor {
     options: EngineOptions,
     seat: Seat,
     events: mpsc::Sender<EngineEvent>,
+    /// Which video rungs are to be suspended, by track.
+    suspensions: watch::Receiver<Vec<bool>>,
+    /// What the session was last told of it.
+    announced: Mutex<Vec<bool>>,
     /// When shared workers died that this session was in.
     shared_deaths: Vec<Instant>,
 }
@@ -293,7 +366,7 @@ impl Supervisor {
                 Ended::Died { reason, order: Some(order), .. } => {
                     info!(reason, "the session moves without its old worker's last units");
                     self.shared.switched();
-                    resume = self.shared.feed().restart();
+                    resume = self.shared.restart();
                     self.seat = order.to;
                     let _ = order.done.send(Ok(()));
                     continue;
@@ -311,7 +384,7 @@ impl Supervisor {
             restarts = restarts.saturating_add(1);
             warn!(reason, restarts, wait_ms = wait.as_millis() as u64, "worker restarts");
             // Taken now, so that what is pushed during the wait is replayed too.
-            resume = self.shared.feed().restart();
+            resume = self.shared.restart();
             tokio::select! {
                 sent = self.events.send(EngineEvent::WorkerRestarted { reason, restarts }) => if sent.is_err() { return },
                 _ = &mut gone => return,
@@ -400,6 +473,10 @@ impl Supervisor {
             }
         };
         self.shared.pid.store(pid, Ordering::Relaxed);
+        let mut suspensions = self.suspensions.clone();
+        // Before the first unit goes out: nothing is encoded that is not wanted.
+        let wanted = suspensions.borrow_and_update().clone();
+        self.carry_out(&wanted).await;
         let (reader, writer) = socket.into_split();
         let life = Mutex::new(Life::new(ready.is_some()));
         let mut stalled = false;
@@ -410,8 +487,9 @@ impl Supervisor {
             let read = self.read(reader, ready.unwrap_or_default(), &life);
             let write = self.write(writer, start);
             let watch = self.watch(&life);
+            let heed = self.heed(suspensions);
             let preparing = futures_or_pending(None);
-            tokio::pin!(read, write, watch, preparing);
+            tokio::pin!(read, write, watch, heed, preparing);
             // Reading goes on while writing has come to its end, so the first of them does not end the rest.
             let mut written = false;
             let mut at_last = None;
@@ -428,6 +506,7 @@ impl Supervisor {
                         stalled = true;
                         break Ended::Died { reason, first_output: life_of(&life).first_output, order: None };
                     }
+                    () = &mut heed => break Ended::Unwanted,
                     Some(order) = orders.recv(), if moving.is_none() => {
                         preparing.set(futures_or_pending(Some(self.prepare(order.to.clone()))));
                         moving = Some(order);
@@ -489,6 +568,43 @@ impl Supervisor {
         }
     }
 
+    /// Carries out what is ordered while a worker runs; ends when nobody reads events any more.
+    async fn heed(&self, mut suspensions: watch::Receiver<Vec<bool>>) {
+        // The mover in the engine keeps the sender.
+        while suspensions.changed().await.is_ok() {
+            let wanted = suspensions.borrow_and_update().clone();
+            if !self.carry_out(&wanted).await {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Suspends and resumes rungs: nothing of a rung comes behind the event that it is suspended, nor before the event that it
+    /// is not any more. False: nobody reads events.
+    async fn carry_out(&self, wanted: &[bool]) -> bool {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if announced == wanted {
+            return true;
+        }
+        let either: Vec<bool> = announced.iter().zip(wanted).map(|(before, now)| *before || *now).collect();
+        self.shared.feed().suspend(&either);
+        let named = self.spec.video.iter().zip(wanted).filter(|(_, suspended)| **suspended);
+        let event = EngineEvent::Suspended(named.map(|(rung, _)| rung.id.clone()).collect());
+        info!(?event, "rungs are suspended or come back");
+        if self.events.send(event).await.is_err() {
+            return false;
+        }
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = wanted.to_vec();
+        self.shared.feed().suspend(wanted);
+        for (rung, _) in wanted.iter().enumerate().filter(|(_, suspended)| **suspended) {
+            lag_of(&self.shared.lag).forget_rung(rung);
+        }
+        // The worker is told ahead of the next unit.
+        self.shared.wake.notify_one();
+        true
+    }
+
     /// After a life in a device's worker. A session that stood still without having brought anything takes the worker
     /// down: what it waits for may be the device. One that was there when workers died is suspected of it.
     async fn left_shared(&mut self, pid: u32, ended: &Ended, stalled: bool) {
@@ -514,7 +630,16 @@ impl Supervisor {
             writer.write_all(&self.start_message(resume, &self.seat)?).await?;
         }
         let mut configs: [Option<Arc<TrackConfig>>; 2] = [None, None];
+        let mut suspended = Vec::new();
         loop {
+            let now_suspended = self.shared.feed().suspended();
+            if now_suspended != suspended {
+                buffer.clear();
+                let message = Message::Suspend(now_suspended.clone());
+                protocol::encode(&message, &mut buffer).map_err(std::io::Error::other)?;
+                suspended = now_suspended;
+                writer.write_all(&buffer).await?;
+            }
             if self.shared.switching.load(Ordering::Relaxed) && self.shared.feed().may_switch() {
                 let until = self.shared.feed().audio_end().map_or(i64::MAX, |t| t.0);
                 self.shared.audio_until.store(until, Ordering::Relaxed);
@@ -599,6 +724,9 @@ impl Supervisor {
                     if !self.shared.feed().let_out(unit.track, unit.pts, unit.key) {
                         continue;
                     }
+                    if video {
+                        lag_of(&self.shared.lag).came_out(usize::from(unit.track), unit.pts, Instant::now());
+                    }
                     let config = configs.get(usize::from(unit.track)).cloned().flatten();
                     let (Some(config), Some(rendition)) = (config, self.spec.rendition(unit.track)) else {
                         return died("it spoke nonsense: a unit without a configuration".into());
@@ -632,7 +760,9 @@ impl Supervisor {
                     }
                 }
                 Message::Fault(text) => fault = Some(printable(&text)),
-                Message::Start(_) | Message::Stop => return died("it spoke nonsense: a parent's message".into()),
+                Message::Start(_) | Message::Suspend(_) | Message::Stop => {
+                    return died("it spoke nonsense: a parent's message".into());
+                }
             }
         }
     }

@@ -21,6 +21,8 @@ const MAX_START: usize = 64 << 10;
 const MAX_SET: usize = 4 << 10;
 /// Picture parameter sets: H.264 allows 256 ids.
 const MAX_PPS: usize = 256;
+/// Track numbers are bytes.
+const MAX_TRACKS: usize = 256;
 /// A fault's text.
 const MAX_TEXT: usize = 1 << 10;
 
@@ -37,6 +39,9 @@ pub enum Message {
     Config { track: u8, config: Arc<TrackConfig> },
     /// One access unit, either way.
     Unit(Unit),
+    /// Parent to worker: of the video rungs exactly these tracks are suspended from the next unit on. A rung that is no longer
+    /// named comes back at the next unit that is forced to be a key.
+    Suspend(Vec<u8>),
     /// Parent to worker: deliver what is in the pipeline, then exit.
     Stop,
     /// Worker to parent: the pipeline runs.
@@ -100,6 +105,7 @@ mod kind {
     pub(super) const READY: u8 = 5;
     pub(super) const FAULT: u8 = 6;
     pub(super) const STATS: u8 = 7;
+    pub(super) const SUSPEND: u8 = 8;
 }
 
 const FLAG_KEY: u8 = 1;
@@ -178,6 +184,13 @@ fn encode_body(message: &Message, out: &mut BytesMut) -> Result<(), ProtocolErro
             out.put_i64(unit.duration.map_or(0, |d| d.0));
             out.extend_from_slice(&unit.data);
         }
+        Message::Suspend(tracks) => {
+            if tracks.len() > MAX_TRACKS {
+                return Err(ProtocolError::TooLong(tracks.len()));
+            }
+            out.put_u8(kind::SUSPEND);
+            out.extend_from_slice(tracks);
+        }
         Message::Stop => out.put_u8(kind::STOP),
         Message::Ready => out.put_u8(kind::READY),
         Message::Fault(text) => {
@@ -207,6 +220,8 @@ fn decode_body(kind: u8, body: &mut Bytes) -> Result<Option<Message>, ProtocolEr
             body.is_empty().then(|| Message::Config { track, config: Arc::new(config) })
         }),
         kind::UNIT => decode_unit(body).map(Message::Unit),
+        kind::SUSPEND if body.len() <= MAX_TRACKS => Some(Message::Suspend(body.to_vec())),
+        kind::SUSPEND => return Err(ProtocolError::TooLong(body.len())),
         kind::STOP => body.is_empty().then_some(Message::Stop),
         kind::READY => body.is_empty().then_some(Message::Ready),
         kind::FAULT if body.len() <= MAX_TEXT => Some(Message::Fault(String::from_utf8_lossy(body).into_owned())),
@@ -386,6 +401,7 @@ mod tests {
                 })
             ),
             Just(Message::Stop),
+            proptest::collection::vec(any::<u8>(), 0..9).prop_map(Message::Suspend),
             Just(Message::Ready),
             "[ -~]{0,200}".prop_map(Message::Fault),
             any::<(u64, u64, u64)>().prop_map(|(consumed, decoded, errors)| Message::Stats(Stats {
@@ -462,6 +478,8 @@ mod tests {
         assert!(out.is_empty());
         let mut input = BytesMut::from(&[0x7f, 0xff, 0xff, 0xff, 3][..]);
         assert_eq!(decode(&mut input), Err(ProtocolError::TooLong(0x7fff_ffff)));
+        assert_eq!(encode(&Message::Suspend(vec![0; 257]), &mut out), Err(ProtocolError::TooLong(257)));
+        assert!(out.is_empty());
         encode(&Message::Fault("ä".repeat(2000)), &mut out).unwrap();
         assert!(matches!(decode(&mut out), Ok(Some(Message::Fault(t))) if t.len() <= MAX_TEXT));
     }

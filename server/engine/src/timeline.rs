@@ -160,8 +160,12 @@ impl RateGauge {
         Self { nominal, since: None, pictures: 0, first: true, percent: 100 }
     }
 
-    /// Per picture; now and then the new percentage of the configured bit rate to set.
-    pub(crate) fn picture(&mut self, nanos: u64) -> Option<u64> {
+    /// Per picture; now and then the new percentage of the configured bit rate to set. `resumed_at`: the first picture behind
+    /// the last pause; the pictures that lack in a pause say nothing about the rate, so the measurement begins anew there.
+    pub(crate) fn picture(&mut self, nanos: u64, resumed_at: u64) -> Option<u64> {
+        if self.since.is_some_and(|since| (since + 1..=nanos).contains(&resumed_at)) {
+            (self.since, self.pictures) = (None, 0);
+        }
         let since = *self.since.get_or_insert(nanos);
         let elapsed = nanos.saturating_sub(since);
         if elapsed < if self.first { 500_000_000 } else { 2_000_000_000 } {
@@ -259,8 +263,26 @@ mod tests {
     #[test]
     fn the_gauge_corrects_towards_the_real_rate_and_then_is_quiet() {
         let mut gauge = RateGauge::new((30, 1));
-        let set: Vec<u64> = (0..200u64).filter_map(|n| gauge.picture(n * 1_000_000_000 / 15)).collect();
+        let set: Vec<u64> = (0..200u64).filter_map(|n| gauge.picture(n * 1_000_000_000 / 15, 0)).collect();
         assert_eq!(set.len(), 1, "{set:?}");
         assert!(set[0].abs_diff(200) <= 15, "{set:?}");
+    }
+
+    #[test]
+    fn a_pause_corrects_no_rate() {
+        let mut gauge = RateGauge::new((30, 1));
+        let resumed_at = 20 * 1_000_000_000;
+        let before = (0..75u64).map(|n| (n * 1_000_000_000 / 30, 0));
+        let behind = (0..300u64).map(|n| (resumed_at + n * 1_000_000_000 / 30, resumed_at));
+        let set: Vec<u64> = before.chain(behind).filter_map(|(at, resumed)| gauge.picture(at, resumed)).collect();
+        assert!(set.is_empty(), "{set:?}");
+    }
+
+    #[test]
+    fn behind_a_pause_a_slower_rung_goes_on_at_its_rate() {
+        let mut d = Decimator::new((15, 1));
+        let at = |n: u64| n * 1_000_000_000 / 30;
+        assert_eq!((0..30).filter(|n| d.keep(at(*n), *n == 0)).count(), 15);
+        assert_eq!((300..330).filter(|n| d.keep(at(*n), *n == 300)).count(), 15);
     }
 }

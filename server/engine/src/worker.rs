@@ -108,7 +108,7 @@ fn session(socket: UnixStream, failure: Failure) -> std::io::Result<ExitCode> {
     })
 }
 
-fn standard_input() -> std::io::Result<UnixStream> {
+pub(crate) fn standard_input() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?))
 }
 
@@ -139,7 +139,7 @@ fn next_session(control: &UnixStream) -> std::io::Result<Option<UnixStream>> {
     }
 }
 
-fn complain(text: &str) -> ExitCode {
+pub(crate) fn complain(text: &str) -> ExitCode {
     // One line: the parent forwards lines.
     eprintln!("{}", text.replace('\n', " "));
     ExitCode::FAILURE
@@ -185,6 +185,7 @@ fn serve(mut socket: UnixStream, writer: &Arc<Writer>) -> Result<(), WorkerError
                 let config = configs.get(usize::from(unit.track)).and_then(Option::as_ref);
                 graph.push(config.ok_or(WorkerError::OutOfOrder)?, &unit)?;
             }
+            Some(Message::Suspend(tracks)) => graph.suspend(&tracks),
             Some(Message::Stop) => {
                 watch.stop();
                 return Ok(graph.finish(DRAIN_LIMIT)?);
@@ -290,7 +291,7 @@ fn next_message(socket: &mut UnixStream, input: &mut BytesMut) -> Result<Option<
 }
 
 /// Gives up what a decoder of outside data must not have. Best effort: a limit that is lower already is fine too.
-fn confine(open_files: u64) {
+pub(crate) fn confine(open_files: u64) {
     // Dies with its parent also when its main thread is stuck or stopped.
     if let Err(e) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
         eprintln!("no parent-death signal: {e}");

@@ -3,6 +3,10 @@
 //! One RTP packet with NAL type 27 ends a stock GStreamer 1.22 pipeline; SVC, MVC and data partitioning have a history
 //! of memory faults in parsers. None of them is needed, so none passes.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::h264::{ParameterSets, Refused, Slice, nal};
 
 /// A NAL unit larger than this is refused while it is being put together.
@@ -52,21 +56,8 @@ pub fn trimmed(nal: &[u8]) -> &[u8] {
 /// Where the first start code (00 00 01) stands. A well-formed NAL unit has none inside (§7.4.1): emulation prevention
 /// breaks them up.
 pub fn start_code(data: &[u8]) -> Option<usize> {
-    // Looks at every second byte: two zeros in a row cannot hide between.
-    let mut at = 1;
-    while let Some(&byte) = data.get(at) {
-        if byte == 0 {
-            let first = if data.get(at - 1) == Some(&0) { at - 1 } else { at };
-            if data.get(first..first + 3) == Some(&[0, 0, 1]) {
-                return Some(first);
-            }
-            if data.get(first + 1..first + 4) == Some(&[0, 0, 1]) {
-                return Some(first + 1);
-            }
-        }
-        at += 2;
-    }
-    None
+    static FINDER: LazyLock<Finder> = LazyLock::new(|| Finder::new(&[0, 0, 1]));
+    FINDER.find(data)
 }
 
 /// A slice as far as it must be right before it goes on.

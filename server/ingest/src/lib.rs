@@ -2,6 +2,7 @@
 //!
 //! Cores are sans-IO (time is an argument), shells around them are thin tokio tasks.
 
+mod datagrams;
 mod depacketize;
 mod gate;
 mod h264;

@@ -28,6 +28,11 @@ impl EventSink {
         self.queue.is_closed()
     }
 
+    /// The queue itself, to wait for its end beside the sink's use.
+    pub fn queue(&self) -> mpsc::Sender<IngestEvent> {
+        self.queue.clone()
+    }
+
     /// Resolves when the session has dropped its receiver: the ingest should stop.
     pub async fn closed(&self) {
         self.queue.closed().await;

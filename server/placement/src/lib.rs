@@ -13,7 +13,9 @@
 //! | a session ends | [`Placer::release`] | |
 //! | an operator drains a device | [`Placer::drain`], later [`Placer::restore`] | move each session make before break, then [`Placer::finish`] |
 //! | a device fails | [`Placer::lose`], later [`Placer::restore`] | start `moved` on their new devices, end `ended` |
-//! | load is measured | [`Placer::report`] | where something is beyond its limit: [`Placer::migrate`], or [`Placer::shed`] the rung worth least |
+//! | a ladder is refused because all is full | [`Placer::make_room`] | as for a drain; the next attempt fits |
+//! | load is measured | [`Placer::report`] | where something is beyond its limit: [`Placer::relieve`], or [`Placer::shed`] the rung worth least |
+//! | there is room again | [`Placer::regain`] | encode the rung again |
 //! | every minute | [`Placer::defragment`] | as for a drain |
 //! | the status page asks | [`Placer::snapshot`], [`Placer::history`] | |
 //!
@@ -60,6 +62,6 @@ pub mod sim;
 
 pub use cost::{Demand, Ladder, Picture, Rung};
 pub use device::{Device, DeviceId, DeviceKind, Fleet, Host};
-pub use placer::{Load, Lost, Migration, Placement, Placer, Policy, Request, Settings, ShedFault};
+pub use placer::{Load, Lost, Migration, Placement, Placer, Policy, RegainFault, Request, Settings, ShedFault};
 pub use reason::{At, Refusal, SessionId};
 pub use rooms::{Dimension, Headroom};

@@ -4,6 +4,7 @@
 //! front; an idle device is opened only when no device in use takes the ladder. So the end of the order gets nothing when
 //! demand falls, and drains. Sessions that will stay are kept together, since one of them alone keeps a device in use.
 //! Policy `spread` takes the device that stays emptiest. docs/adr/0005-placement.md tells why.
+mod relief;
 mod trouble;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use crate::index::{Index, Side};
 use crate::reason::{At, Cause, Event, History, MoveReason, Refusal, SessionId, Why};
 use crate::rooms::{Dimension, Headroom, Room, Rooms, Seat, Totals, engine_limit, vram_limit};
 
+pub use self::relief::RegainFault;
 pub use self::trouble::{Lost, ShedFault};
 
 /// Devices of one kind that are looked at before the next kind gets its turn. Nearly always the first one fits; the rest
@@ -174,8 +176,9 @@ struct Session {
     /// Since when it has its present seat.
     since: At,
     seat: Seat,
-    /// The old seat, while it migrates.
+    /// The old seat, while it migrates, and why it does.
     leaving: Option<Seat>,
+    moves: Option<MoveReason>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -259,8 +262,15 @@ impl Placer {
             Ok((seat, why)) => {
                 self.seat(request.session, request.stay, &seat);
                 let demand = Arc::clone(&request.demand);
-                let session =
-                    Session { demand, software: request.software, stay: request.stay, since: now, seat, leaving: None };
+                let session = Session {
+                    demand,
+                    software: request.software,
+                    stay: request.stay,
+                    since: now,
+                    seat,
+                    leaving: None,
+                    moves: None,
+                };
                 self.sessions.insert(request.session, session);
                 let device = device_id(seat.device);
                 self.history.push(now, Event::Placed { session: request.session, device, why });
@@ -445,6 +455,11 @@ impl Placer {
         self.sessions.get(&session).is_some_and(|r| r.leaving.is_some())
     }
 
+    /// The same for one reason.
+    pub fn is_moving_for(&self, session: SessionId, why: MoveReason) -> bool {
+        self.sessions.get(&session).is_some_and(|r| r.leaving.is_some() && r.moves == Some(why))
+    }
+
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
     }
@@ -459,30 +474,31 @@ impl Placer {
 
     /// All devices, in the fleet's order.
     pub fn snapshot(&self) -> Vec<DeviceView> {
-        let places = self.fleet.devices.iter().zip(&self.rooms.rooms).zip(&self.devices);
-        (0u32..)
-            .zip(places)
-            .map(|(n, ((unit, room), state))| {
-                let left = self.rooms.sessions_free(room);
-                DeviceView {
-                    device: DeviceId(n),
-                    kind: unit.kind,
-                    host: unit.host,
-                    draining: state.draining,
-                    lost: state.lost,
-                    foreign_sessions: state.foreign,
-                    encode: room.encode().to_vec(),
-                    encode_limit: room.encode_limit,
-                    decode: room.decode().to_vec(),
-                    decode_limit: room.decode_limit,
-                    vram: room.vram,
-                    vram_limit: room.vram_limit,
-                    encoding_sessions: room.sessions,
-                    host_sessions_left: (left != u32::MAX).then_some(left),
-                    sessions: state.sessions.clone(),
-                }
-            })
-            .collect()
+        (0..self.devices.len()).filter_map(|at| self.view(device_id(at))).collect()
+    }
+
+    /// None: there is no such device.
+    pub fn view(&self, device: DeviceId) -> Option<DeviceView> {
+        let at = place_of(device);
+        let (unit, room, state) = (self.fleet.devices.get(at)?, self.rooms.rooms.get(at)?, self.devices.get(at)?);
+        let left = self.rooms.sessions_free(room);
+        Some(DeviceView {
+            device,
+            kind: unit.kind,
+            host: unit.host,
+            draining: state.draining,
+            lost: state.lost,
+            foreign_sessions: state.foreign,
+            encode: room.encode().to_vec(),
+            encode_limit: room.encode_limit,
+            decode: room.decode().to_vec(),
+            decode_limit: room.decode_limit,
+            vram: room.vram,
+            vram_limit: room.vram_limit,
+            encoding_sessions: room.sessions,
+            host_sessions_left: (left != u32::MAX).then_some(left),
+            sessions: state.sessions.clone(),
+        })
     }
 
     /// All seats, by session; a migrating session has two.
@@ -663,7 +679,7 @@ impl Placer {
     fn start_move(&mut self, now: At, session: SessionId, seat: Seat, why: MoveReason) -> Option<Migration> {
         let record = self.sessions.get_mut(&session)?;
         let old = std::mem::replace(&mut record.seat, seat);
-        record.leaving = Some(old);
+        (record.leaving, record.moves) = (Some(old), Some(why));
         let stay = record.stay;
         record.since = now;
         let (from, to) = (device_id(old.device), device_id(seat.device));
@@ -751,29 +767,9 @@ impl Placer {
         if sessions.len() < all {
             return None;
         }
-        let mut seats: Vec<(SessionId, Stay, Seat)> = Vec::with_capacity(sessions.len());
-        for session in sessions {
-            let record = self.sessions.get(&session)?;
-            let needs = self.needs(&record.demand, record.software);
-            match self.first(&needs, record.stay, Some(device), false) {
-                Some((seat, _)) => {
-                    let stay = record.stay;
-                    self.seat(session, stay, &seat);
-                    seats.push((session, stay, seat));
-                }
-                None => {
-                    for (session, stay, seat) in &seats {
-                        self.unseat(*session, *stay, seat);
-                    }
-                    return None;
-                }
-            }
-        }
-        for (session, stay, seat) in &seats {
-            self.unseat(*session, *stay, seat);
-        }
-        let moves = seats.into_iter();
-        Some(moves.filter_map(|(id, _, seat)| self.start_move(now, id, seat, MoveReason::Defragment)).collect())
+        let in_use = |placer: &Self, needs: &Needs, stay: Stay| Some(placer.first(needs, stay, Some(device), false)?.0);
+        let seats = self.seats_elsewhere(&sessions, in_use)?.into_iter();
+        Some(seats.filter_map(|(id, seat)| self.start_move(now, id, seat, MoveReason::Defragment)).collect())
     }
 }
 

@@ -108,6 +108,12 @@ pub enum MoveReason {
     Requested,
     /// Its device is gone or in quarantine.
     Lost,
+    /// Its device throttles, and has promised more than is left.
+    Throttled,
+    /// Its device does not keep up with what it has promised, or others use it.
+    Overload,
+    /// Without it its device takes a ladder that was refused.
+    MakeRoom,
 }
 
 impl MoveReason {
@@ -118,6 +124,9 @@ impl MoveReason {
             Self::Defragment => "defragment",
             Self::Requested => "requested",
             Self::Lost => "lost",
+            Self::Throttled => "throttled",
+            Self::Overload => "overload",
+            Self::MakeRoom => "make room",
         }
     }
 }
@@ -147,6 +156,11 @@ pub enum Event {
         session: SessionId,
         device: DeviceId,
     },
+    /// Its ladder has got rungs back where it is.
+    Regained {
+        session: SessionId,
+        device: DeviceId,
+    },
     /// Measured load leaves less than what is promised.
     OverBudget(DeviceId, Dimension),
 }
@@ -165,6 +179,9 @@ impl std::fmt::Display for Event {
             Self::Lost(device) => write!(f, "device {} is lost", device.0),
             Self::Restored(device) => write!(f, "device {} takes sessions again", device.0),
             Self::Shed { session, device } => write!(f, "session {} on device {} sheds rungs", session.0, device.0),
+            Self::Regained { session, device } => {
+                write!(f, "session {} on device {} regains rungs", session.0, device.0)
+            }
             Self::OverBudget(device, dimension) => {
                 write!(f, "device {} has promised more {} than it has", device.0, dimension.name())
             }

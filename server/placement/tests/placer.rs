@@ -10,8 +10,8 @@ use placement::placer::{Finish, Stay};
 use placement::reason::{Cause, Event, MoveReason, Why};
 use placement::sim::{self, Simple, Strategy, example};
 use placement::{
-    At, Demand, DeviceId, Dimension, Fleet, Headroom, Ladder, Load, Lost, Picture, Placer, Policy, Request, Rung,
-    SessionId, Settings, ShedFault, catalogue,
+    At, Demand, DeviceId, DeviceKind, Dimension, Fleet, Headroom, Ladder, Load, Lost, Picture, Placer, Policy,
+    RegainFault, Request, Rung, SessionId, Settings, ShedFault, catalogue,
 };
 
 fn ladder(preset: u8, codec: Codec) -> Arc<Demand> {
@@ -292,6 +292,85 @@ fn defragmenting_comes_to_rest() {
     }
     assert!(placer.in_use() < before * 3 / 4, "{} of {before} are still in use", placer.in_use());
     assert_eq!((placer.live(), check(placer.fleet(), Headroom::default(), &placer.seats())), (live, vec![]));
+}
+
+/// A ladder of one rung with so many megapixels a second, on devices of 100 of which 90 may be promised.
+fn one_rung(session: u64, megapixels: u64) -> Request {
+    let encode = vec![(Codec::H264, Preset::new(4).unwrap(), PixelRate::megapixels(megapixels))];
+    let demand = Arc::new(Demand { decode: (SourceCodec::H264, PixelRate::megapixels(1)), encode, vram: 10 });
+    Request { demand, ..request(session) }
+}
+
+fn hundreds(count: u32) -> Placer {
+    let mut fleet = Fleet::default();
+    let kind = catalogue::find("l4").unwrap().with_software_encoder(1, PixelRate::megapixels(100));
+    fleet.add(DeviceKind { encoder: EncoderKind::Hardware, ..kind }, count, 1, None);
+    Placer::new(fleet, Settings { policy: Policy::Spread, ..Settings::default() }).unwrap()
+}
+
+#[test]
+fn room_is_made_by_moving_as_little_as_possible() {
+    // 50 and 20 on the first, 60 on the second, 60 on the third: a ladder of 60 fits nowhere.
+    let mut placer = hundreds(3);
+    for (session, megapixels) in [(1, 60), (2, 60), (3, 50), (4, 20)] {
+        placer.place(At(0), &one_rung(session, megapixels)).unwrap();
+    }
+    let wanted = one_rung(5, 60);
+    assert_eq!(placer.place(At(1), &wanted).unwrap_err().cause, Cause::Full(Dimension::Encode));
+    assert_eq!(placer.make_room(At(1), &wanted.demand, false, 0), []);
+    // Without the 20, 50 are left on its device, which is no room; no single move helps, and two leave nothing to go to.
+    assert_eq!(placer.make_room(At(1), &wanted.demand, false, 3), []);
+    let wanted = one_rung(5, 40);
+    let moves = placer.make_room(At(2), &wanted.demand, false, 3);
+    assert_eq!(moves.iter().map(|m| (m.session, m.why)).collect::<Vec<_>>(), [(SessionId(4), MoveReason::MakeRoom)]);
+    assert!(placer.place(At(3), &wanted).is_err(), "not before it has moved");
+    placer.finish(SessionId(4), Finish::Moved);
+    assert_eq!(placer.place(At(4), &wanted).unwrap().device, moves[0].from);
+}
+
+#[test]
+fn moving_within_a_host_makes_no_room_under_its_cap() {
+    let mut placer = placer(&[("rtx-4090", 4)]);
+    assert_eq!(fill(&mut placer, 0).0, 3);
+    assert_eq!(placer.make_room(At(9), &ladder(4, Codec::H264), false, 3), []);
+}
+
+#[test]
+fn a_device_is_relieved_of_the_smallest_session_that_is_enough() {
+    let mut placer = hundreds(2);
+    for (session, megapixels) in [(1, 85), (2, 40), (3, 10), (4, 30)] {
+        placer.place(At(0), &one_rung(session, megapixels)).unwrap();
+    }
+    let here = placer.device_of(SessionId(2)).unwrap();
+    assert_eq!(placer.snapshot()[here.0 as usize].sessions.len(), 3);
+    let throttled = Load { encode: 0, decode: 0, vram: 0, sessions: 0, speed: 70, as_of: At(1) };
+    // 80 promised, 63 may be: 17 too many. Nobody takes 30 or 40 while the other device is full.
+    assert_eq!(placer.report(At(1), here, &throttled), [Dimension::Encode]);
+    assert_eq!(placer.relieve(At(1), here, MoveReason::Throttled), None);
+    placer.release(SessionId(1));
+    let migration = placer.relieve(At(2), here, MoveReason::Throttled).unwrap();
+    assert_eq!((migration.session, migration.why), (SessionId(4), MoveReason::Throttled));
+    placer.finish(SessionId(4), Finish::Moved);
+    assert_eq!(placer.report(At(3), here, &throttled), []);
+}
+
+#[test]
+fn rungs_come_back_where_there_is_room_again() {
+    let mut placer = placer(&[("t4", 1)]);
+    placer.place(At(0), &request(0)).unwrap();
+    let whole = ladder(4, Codec::H264);
+    let short = Arc::new(Demand { encode: whole.encode[1..].to_vec(), ..Demand::clone(&whole) });
+    assert_eq!(placer.regain(At(1), SessionId(0), &whole), Err(RegainFault::NotLonger));
+    placer.shed(At(1), SessionId(0), &short).unwrap();
+    // Others have come meanwhile.
+    fill(&mut placer, 1);
+    placer.place(At(2), &one_rung(9, 30)).unwrap();
+    assert_eq!(placer.regain(At(2), SessionId(0), &whole), Err(RegainFault::Full(Dimension::Encode)));
+    placer.release(SessionId(9));
+    placer.regain(At(3), SessionId(0), &whole).unwrap();
+    assert_eq!(check(placer.fleet(), Headroom::default(), &placer.seats()), []);
+    let (_, last) = placer.history().iter().next_back().unwrap();
+    assert_eq!(*last, Event::Regained { session: SessionId(0), device: DeviceId(0) });
 }
 
 #[test]

@@ -10,7 +10,8 @@ use placement::device::{
 use placement::placer::{DeviceView, Finish, Stay};
 use placement::reason::{Cause, MoveReason};
 use placement::{
-    At, Demand, Device, DeviceId, DeviceKind, Fleet, Host, Load, Placer, Policy, Request, SessionId, Settings,
+    At, Demand, Device, DeviceId, DeviceKind, Fleet, Host, Load, Placer, Policy, RegainFault, Request, SessionId,
+    Settings,
 };
 use proptest::prelude::*;
 
@@ -70,6 +71,9 @@ enum Action {
     Move(u64),
     Finish(u64, bool),
     Defragment(usize),
+    MakeRoom(Arc<Demand>, bool, usize),
+    Relieve(u32),
+    Regain(u64, u64),
     Report(u32, u32, u32, u16),
 }
 
@@ -84,6 +88,9 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => (0u64..40).prop_map(Action::Move),
         3 => (0u64..40, any::<bool>()).prop_map(|(s, m)| Action::Finish(s, m)),
         1 => (0usize..10).prop_map(Action::Defragment),
+        2 => (demands(), any::<bool>(), 0usize..4).prop_map(|(d, s, m)| Action::MakeRoom(d, s, m)),
+        2 => (0u32..6).prop_map(Action::Relieve),
+        1 => (0u64..40, 2u64..70).prop_map(|(s, mp)| Action::Regain(s, mp)),
         1 => (0u32..6, 0u32..1_000_000, 0u32..2000, 50u16..101).prop_map(|(d, l, v, s)| Action::Report(d, l, v, s)),
     ];
     prop::collection::vec(action, 1..60)
@@ -212,6 +219,58 @@ proptest! {
                         placer.finish(migration.session, Finish::Moved);
                     }
                     prop_assert!(placer.in_use() <= before);
+                }
+                Action::MakeRoom(demand, software, most) => {
+                    let fits = |placer: &Placer| placer.snapshot().iter().any(|v| device_holds(&fleet, v, &demand, software));
+                    if fits(&placer) {
+                        continue;
+                    }
+                    let migrations = placer.make_room(now, &demand, software, most);
+                    prop_assert!(migrations.len() <= most);
+                    prop_assert!(migrations.iter().all(|m| m.from == migrations[0].from && m.to != m.from));
+                    prop_assert_eq!(check(&fleet, settings.headroom, &placer.seats()), []);
+                    for migration in &migrations {
+                        placer.finish(migration.session, Finish::Moved);
+                    }
+                    prop_assert_eq!(fits(&placer), !migrations.is_empty(), "moved for nothing, or without need");
+                }
+                Action::Relieve(device) => {
+                    let before = placer.seats();
+                    let could_move = before.iter().any(|s| s.device == DeviceId(device) && !placer.is_moving(s.session));
+                    match placer.relieve(now, DeviceId(device), MoveReason::Overload) {
+                        Some(m) => prop_assert!(m.from == DeviceId(device) && m.to != m.from && could_move),
+                        // Nobody takes any of them, as long as all of them were tried.
+                        None => for seat in before.iter().filter(|s| s.device == DeviceId(device)).take(16) {
+                            let elsewhere = placer.snapshot().into_iter().filter(|v| v.device != DeviceId(device));
+                            let taken = elsewhere.filter(|v| device_holds(&fleet, v, &seat.demand, seat.software)).count();
+                            prop_assert!(taken == 0 || placer.is_moving(seat.session));
+                        },
+                    }
+                }
+                Action::Regain(session, megapixels) => {
+                    let session = SessionId(session);
+                    let before: Vec<_> = placer.seats().into_iter().filter(|s| s.session == session).collect();
+                    let Some(first) = before.first() else {
+                        let none = Arc::new(Demand { decode: (SourceCodec::H264, PixelRate(1)), encode: vec![], vram: 1 });
+                        prop_assert_eq!(placer.regain(now, session, &none), Err(RegainFault::Unknown));
+                        continue;
+                    };
+                    let mut longer = Demand::clone(&first.demand);
+                    longer.encode.push((longer.encode[0].0, Preset::new(1).unwrap(), PixelRate::megapixels(megapixels)));
+                    longer.vram += 10;
+                    match placer.regain(now, session, &Arc::new(longer)) {
+                        Ok(()) => {
+                            let after: Vec<_> = placer.seats().into_iter().filter(|s| s.session == session).collect();
+                            prop_assert_eq!((before.len(), after.len()), (1, 1));
+                            prop_assert_eq!((after[0].device, after[0].decoder), (first.device, first.decoder));
+                            prop_assert_eq!(after[0].encoders.len(), first.encoders.len() + 1);
+                            prop_assert!(first.encoders.iter().all(|e| after[0].encoders.contains(e)), "rungs keep their engines");
+                        }
+                        Err(fault) => {
+                            prop_assert!(!matches!(fault, RegainFault::Unknown | RegainFault::NotLonger), "{fault}");
+                            prop_assert_eq!(fault == RegainFault::Moving, before.len() == 2);
+                        }
+                    }
                 }
                 Action::Report(device, busy, vram, speed) => {
                     let load = Load { encode: busy, decode: busy / 2, vram, sessions: 0, speed, as_of: now };

@@ -94,6 +94,17 @@ struct Slot {
     meter: Meter,
     /// Audio that is ahead of the leading video.
     held: VecDeque<AccessUnit>,
+    presence: Presence,
+}
+
+/// Whether a rung is there for viewers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    There,
+    /// Not encoded: its playlist goes on with gaps and the multivariant playlist leaves it out.
+    Suspended,
+    /// Encoded again, with media from here on. It stays left out until there is a hold-back of it: who joins earlier meets gaps.
+    Back(Option<MediaTime>),
 }
 
 /// One publisher's stay.
@@ -209,10 +220,15 @@ impl Core {
                         self.release_audio();
                     }
                 } else if unit.pts >= begin {
+                    let at = unit.pts;
                     slot.rendition.push(unit);
                     slot.publish();
+                    if slot.has_come_back(at) {
+                        self.publish_set();
+                    }
                 }
             }
+            EngineEvent::Suspended(rungs) => self.suspend(&rungs),
             EngineEvent::WorkerRestarted { reason, restarts } => {
                 tracing::warn!(%reason, restarts, "encoding worker restarted");
                 self.worker_restarts = self.worker_restarts.saturating_add(1);
@@ -222,6 +238,28 @@ impl Core {
                 self.engine_failure = Some(reason);
             }
         }
+    }
+
+    /// Exactly these rungs are suspended from here on.
+    fn suspend(&mut self, rungs: &[RenditionId]) {
+        for slot in self.slots.iter_mut().filter(|s| s.origin == Origin::Engine && s.kind == TrackKind::Video) {
+            match (rungs.contains(&slot.id), slot.presence) {
+                (true, Presence::There | Presence::Back(_)) => {
+                    tracing::warn!(rendition = %slot.id, "rung suspended");
+                    slot.presence = Presence::Suspended;
+                    slot.meter = Meter::default();
+                    slot.rendition.suspend();
+                }
+                (false, Presence::Suspended) => {
+                    tracing::info!(rendition = %slot.id, "rung comes back");
+                    slot.presence = Presence::Back(None);
+                    slot.rendition.resume();
+                }
+                _ => continue,
+            }
+            slot.publish();
+        }
+        self.publish_set();
     }
 
     fn on_discontinuity(&mut self) {
@@ -338,14 +376,19 @@ impl Core {
             snapshots,
             meter: Meter::default(),
             held: VecDeque::new(),
+            presence: Presence::There,
         });
     }
 
     fn publish_set(&mut self) {
         let mut set = RenditionSet::default();
         for slot in &self.slots {
-            let view =
-                RenditionView { id: slot.id.clone(), snapshots: slot.snapshots.subscribe(), ceiling: slot.ceiling };
+            let view = RenditionView {
+                id: slot.id.clone(),
+                snapshots: slot.snapshots.subscribe(),
+                ceiling: slot.ceiling,
+                withheld: slot.presence != Presence::There,
+            };
             match slot.kind {
                 TrackKind::Video => set.video.push(view),
                 TrackKind::Audio => set.audio.push(view),
@@ -399,6 +442,7 @@ impl Core {
                 force_key = true;
                 self.cut(cut);
             }
+            self.pass();
         }
         let Some(session) = &mut self.session else { return };
         let Some(begin) = session.begin else {
@@ -459,6 +503,15 @@ impl Core {
         }
     }
 
+    /// What the leading track has passed is missing in renditions that nobody makes.
+    fn pass(&mut self) {
+        let Some(lead) = self.session.as_ref().and_then(|s| s.lead) else { return };
+        for slot in self.slots.iter_mut().filter(|s| s.presence != Presence::There) {
+            slot.rendition.pass(lead);
+            slot.publish();
+        }
+    }
+
     /// Lets audio go that the leading track has passed, or that has waited for too long.
     fn release_audio(&mut self) {
         let Some(session) = &self.session else { return };
@@ -502,6 +555,10 @@ impl Core {
 
     fn stop_engine(&mut self) {
         self.effects.push_back(Effect::StopEngine);
+        // The next engine makes all rungs until it is told otherwise.
+        if self.slots.iter().any(|s| s.presence == Presence::Suspended) {
+            self.suspend(&[]);
+        }
     }
 
     fn restart_engine(&mut self) {
@@ -554,6 +611,7 @@ impl Core {
                         TrackKind::Audio => "audio",
                     },
                     passthrough: slot.origin == Origin::Passthrough,
+                    suspended: slot.presence == Presence::Suspended,
                     track: track_status(snapshot.config()?, rate, slot.meter.bitrate()),
                     msn: position.msn,
                     segments: usize::try_from(position.msn.saturating_sub(snapshot.media_sequence())).unwrap_or(0),
@@ -567,6 +625,19 @@ impl Core {
         let mut messages: Vec<_> = self.admission.iter().filter(|_| self.session.is_some()).cloned().collect();
         if let Some(reason) = &self.engine_failure {
             messages.push(Message { level: "error", text: format!("The ladder is not being encoded: {reason}") });
+        }
+        let suspended: Vec<_> =
+            self.slots.iter().filter(|s| s.presence == Presence::Suspended).map(|s| s.id.to_string()).collect();
+        if !suspended.is_empty() {
+            let text = format!(
+                "What encodes this channel has too much to do: {} suspended, so that the other renditions keep up. Players go on \
+                 with those; it comes back by itself when there is room.",
+                match &suspended[..] {
+                    [one] => format!("{one} is"),
+                    several => format!("{} are", several.join(", ")),
+                },
+            );
+            messages.push(Message { level: "warning", text });
         }
         if self.session.is_some() && self.ladder.passthrough && self.segmenter.cut_without_key() {
             messages.push(Message {
@@ -582,6 +653,21 @@ impl Core {
 }
 
 impl Slot {
+    /// With a unit at `at`: whether a rung that came back has enough media behind it to be shown to new viewers.
+    fn has_come_back(&mut self, at: MediaTime) -> bool {
+        let Presence::Back(since) = &mut self.presence else { return false };
+        // Until its first segment begins, what comes is left out.
+        if self.rendition.is_away() {
+            return false;
+        }
+        let since = *since.get_or_insert(at);
+        let enough = at - since >= self.rendition.timing().hold_back;
+        if enough {
+            self.presence = Presence::There;
+        }
+        enough
+    }
+
     fn publish(&mut self) {
         let snapshot = self.rendition.snapshot();
         self.snapshots.send_if_modified(|current| {

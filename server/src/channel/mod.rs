@@ -5,6 +5,7 @@ mod meter;
 mod plan;
 mod stretch;
 mod task;
+mod threads;
 mod viewers;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::task::{Command, Source, TaskOptions, run};
+pub use self::threads::MediaThreads;
 pub use self::viewers::Viewers;
 
 /// The viewers' side of a channel. Handlers clone what they need out of it and never hold a lock across an await.
@@ -40,9 +42,17 @@ pub struct RenditionView {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The peak bit rate that is promised: by the encoder's target, or by the operator who knows the publisher's (`source_bitrate`).
     pub ceiling: Option<u64>,
+    /// A suspended rung, or one that came back too lately to join at: players that choose a rendition now are not shown it.
+    pub withheld: bool,
 }
 
 impl RenditionSet {
+    /// The video renditions for the multivariant playlist: all, where none would be left.
+    pub fn offered(&self) -> impl Iterator<Item = &RenditionView> {
+        let all = self.video.iter().all(|view| view.withheld);
+        self.video.iter().filter(move |view| all || !view.withheld)
+    }
+
     pub fn find(&self, id: &str) -> Option<&RenditionView> {
         self.video.iter().chain(&self.audio).find(|r| r.id.as_str() == id)
     }
@@ -69,6 +79,9 @@ pub struct ChannelStatus {
     /// Publishers' stays so far, the present one included.
     pub sessions: u64,
     pub worker_restarts: u32,
+    /// How long the slowest running rung took from a unit's way into the engine to its way out: the 95th percentile of about
+    /// the last 5 s. None: nothing came out of it lately.
+    pub encode_lag_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -120,6 +133,8 @@ pub struct RenditionStatus {
     pub kind: &'static str,
     /// True where the publisher's own coding is passed through.
     pub passthrough: bool,
+    /// A rung that is not encoded at present: its playlist lists gaps.
+    pub suspended: bool,
     #[serde(flatten)]
     pub track: TrackStatus,
     pub msn: u64,

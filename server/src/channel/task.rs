@@ -10,6 +10,7 @@ use packager::HlsSettings;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Core, Effect};
+use super::threads::MediaThreads;
 use super::{ChannelState, ChannelStatus, Message, RenditionSet, SourceStatus};
 use crate::config::Ladder;
 use crate::fleet::Place;
@@ -61,8 +62,13 @@ pub struct Running {
     pub task: tokio::task::JoinHandle<()>,
 }
 
-/// Starts the channel's task.
-pub fn run(options: TaskOptions, ladder: Ladder, ladder_name: String) -> Running {
+/// Starts the channel's task on one of the threads for it.
+pub fn run(
+    threads: &MediaThreads,
+    options: TaskOptions,
+    ladder: Ladder,
+    ladder_name: String,
+) -> std::io::Result<Running> {
     let place = options.place.clone();
     let admit = Box::new(move |source: &_, video, policy| place.take(source, video, policy));
     let (core, renditions) = Core::new(options.settings, ladder, options.first_msn, admit);
@@ -83,8 +89,8 @@ pub fn run(options: TaskOptions, ladder: Ladder, ladder_name: String) -> Running
     };
     let (status_out, status) = watch::channel(task.status());
     let span = tracing::info_span!("channel", channel = %task.options.name);
-    let task = tokio::spawn(tracing::Instrument::instrument(task.run(inbox, status_out), span));
-    Running { commands, status, renditions, task }
+    let task = threads.spawn(tracing::Instrument::instrument(task.run(inbox, status_out), span))?;
+    Ok(Running { commands, status, renditions, task })
 }
 
 struct ChannelTask {
@@ -332,6 +338,7 @@ impl ChannelTask {
                 engine_dropped: 0,
             },
         };
+        let lag = self.engine.as_ref().and_then(Engine::lag);
         let mut messages = self.core.messages();
         if let Some(error) = &self.source_error {
             messages.push(Message { level: "error", text: format!("The source cannot be opened: {error}") });
@@ -352,6 +359,7 @@ impl ChannelTask {
             end_reason: self.end_reason,
             sessions: self.sessions,
             worker_restarts: self.core.worker_restarts(),
+            encode_lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 

@@ -36,6 +36,9 @@ fn the_manual_says_what_the_defaults_are() {
         let here = keys.path().join(name).display().to_string();
         all = all.replace(&format!("\"/etc/fishladder/{name}\""), &format!("{here:?}"));
     }
+    let calibration = keys.path().join("calibration.toml");
+    std::fs::write(&calibration, "").unwrap();
+    all = all.replace("\"/etc/fishladder/calibration.toml\"", &format!("{:?}", calibration.display().to_string()));
     let faults = Config::parse(&all, &[], |v| v.starts_with("FISH").then(|| "0123456789abcdef".to_owned()));
     let config = faults.unwrap();
     assert!(config.http.tls.is_some() && config.auth.admin_token.is_some() && config.channels.len() == 3);
@@ -68,6 +71,11 @@ fn the_manual_says_what_the_defaults_are() {
         "key_file",
         "previous_key_file",
         "stall_timeout",
+        "calibration",
+        "fails_after",
+        "throttles_after",
+        "throttles_for",
+        "throttles_to",
         "level",
         "json",
         "source",
@@ -119,6 +127,19 @@ fn all_faults_come_together_with_their_paths() {
         assert!(faults.iter().any(|f| f == path), "{path} missing in {faults:?}");
     }
     assert_eq!(faults.len(), 13, "{faults:?}");
+}
+
+#[test]
+fn a_simulated_device_throttles_for_the_time_it_is_told() {
+    let c =
+        parse("[devices.simulated.a]\nthrottles_after = \"10s\"\nthrottles_for = \"5s\"\nthrottles_to = 30").unwrap();
+    let throttles = c.devices.simulated["a"].throttles;
+    let at = |seconds| throttles.at(Duration::from_secs(seconds));
+    assert_eq!([9, 10, 14, 15].map(at), [None, Some(30), Some(30), None]);
+    let for_good = Throttles { lasts: None, ..throttles };
+    assert_eq!(for_good.at(Duration::from_secs(99_999)), Some(30));
+    assert_eq!(Throttles::default().at(Duration::from_secs(99_999)), None);
+    assert_eq!(paths(parse("devices.simulated.a.throttles_to = 100")), ["devices.simulated.a.throttles_to"]);
 }
 
 #[test]

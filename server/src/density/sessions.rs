@@ -119,6 +119,8 @@ async fn play(show: Arc<Show>, number: usize, mut engine: Engine, epoch: Instant
                         lock(&meter).unit(rung, unit.pts, lag, now.saturating_duration_since(epoch));
                     }
                 }
+                // Nobody asks for it here.
+                Some(EngineEvent::Suspended(_)) => {}
                 Some(EngineEvent::WorkerRestarted { reason, .. }) => lock(&meter).fail(format!("worker: {reason}")),
                 Some(EngineEvent::Failed { reason }) => lock(&meter).fail(reason),
                 None => {

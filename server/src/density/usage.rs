@@ -36,6 +36,12 @@ impl CpuTimes {
     }
 }
 
+/// CPU seconds that one process has taken so far. None: it is gone.
+pub fn cpu_of(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    process(&text).map(|p| p.own as f64 / TICKS)
+}
+
 /// Live processes below this one.
 pub fn children() -> usize {
     descendants(&processes(Path::new("/proc")), std::process::id()).len()
@@ -148,6 +154,7 @@ mod tests {
 
     #[test]
     fn this_process_has_used_time() {
+        assert!(cpu_of(std::process::id()).is_some() && cpu_of(u32::MAX).is_none());
         assert!(CpuTimes::now().machine > 0.0 && cores() > 0 && !processor().is_empty());
     }
 }

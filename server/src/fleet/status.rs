@@ -5,6 +5,8 @@ use placement::device::{Share, WHOLE};
 use serde::Serialize;
 
 use super::Fleet;
+use super::control::Counts;
+use super::load::Measured;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct DevicesStatus {
@@ -36,13 +38,22 @@ pub struct DeviceStatus {
     pub encoding_sessions: u32,
     /// None: no cap.
     pub encoding_sessions_left: Option<u32>,
+    /// None: nothing is measured, or not of late.
+    pub measured: Option<Measured>,
     pub ladders: Vec<LadderStatus>,
+    /// For the metrics, which have it in their own form.
+    #[serde(skip)]
+    pub counts: Counts,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct LadderStatus {
     pub channel: String,
     pub rungs: Vec<String>,
+    /// Those of them that are not encoded for now, because the device had promised more than it had.
+    pub suspended: Vec<String>,
+    /// How far its encoding lags: the 95th percentile of the last seconds.
+    pub encode_lag_ms: Option<u64>,
     /// Shares of all engines of a sort together, in engines.
     pub encode: f64,
     pub decode: f64,
@@ -63,15 +74,19 @@ impl Fleet {
         let state = self.state();
         let seats = state.placer.seats();
         let views = state.placer.snapshot();
-        let devices = self.inner.devices.iter().zip(&views).zip(&state.troubles).map(|((device, view), trouble)| {
+        let known = self.inner.devices.iter().zip(&views).zip(&state.troubles).zip(&state.readings).zip(&state.counts);
+        let devices = known.map(|((((device, view), trouble), reading), counts)| {
             let ladders = seats.iter().filter(|seat| seat.device == view.device).filter_map(|seat| {
                 let session = state.sessions.get(&seat.session.0)?;
+                let lag = session.mover.as_ref().and_then(engine::Mover::lag);
                 let (codec, rate) = session.demand.decode;
                 let kind = state.placer.fleet().kinds.get(usize::from(view.kind))?;
                 let decode = rate.share(kind.decode.of(codec)).and_then(|share| Share::try_from(share).ok());
                 Some(LadderStatus {
                     channel: session.channel.to_string(),
-                    rungs: session.rungs.clone(),
+                    rungs: session.video.iter().map(|r| r.id.to_string()).collect(),
+                    suspended: session.suspended.iter().map(ToString::to_string).collect(),
+                    encode_lag_ms: lag.and_then(|lag| u64::try_from(lag.as_millis()).ok()),
                     encode: seat.encoders.iter().map(|(_, share)| part(*share)).sum(),
                     decode: part(decode.unwrap_or(0)),
                     vram_mib: session.demand.vram,
@@ -98,7 +113,9 @@ impl Fleet {
                 vram_limit_mib: view.vram_limit,
                 encoding_sessions: view.encoding_sessions,
                 encoding_sessions_left: view.host_sessions_left,
+                measured: reading.fresh().cloned(),
                 ladders: ladders.collect(),
+                counts: counts.clone(),
             }
         });
         let decisions = state.decisions.iter().map(|d| DecisionStatus {
@@ -119,4 +136,43 @@ impl Fleet {
 
 fn part(share: Share) -> f64 {
     f64::from(share) / f64::from(WHOLE)
+}
+
+#[cfg(test)]
+impl DevicesStatus {
+    /// One device with a ladder that has lost a rung.
+    pub fn example(measured: Option<Measured>) -> Self {
+        let ladder = LadderStatus {
+            channel: "cam".to_owned(),
+            rungs: vec!["v720".to_owned(), "v360".to_owned()],
+            suspended: vec!["v720".to_owned()],
+            encode_lag_ms: None,
+            encode: 0.1,
+            decode: 0.1,
+            vram_mib: 100,
+            moving: false,
+        };
+        let counts = Counts { moves: [("throttled", 2)].into(), shed: [("throttled", 1)].into(), regained: 0 };
+        let device = DeviceStatus {
+            id: "gpu0".to_owned(),
+            name: "gpu0".to_owned(),
+            kind: "l4".to_owned(),
+            state: "ready",
+            reason: None,
+            worker_pid: None,
+            worker_restarts: 0,
+            encode: vec![0.1],
+            encode_limit: 0.9,
+            decode: vec![],
+            decode_limit: 0.9,
+            vram_mib: 100,
+            vram_limit_mib: 1000,
+            encoding_sessions: 1,
+            encoding_sessions_left: None,
+            measured,
+            ladders: vec![ladder],
+            counts,
+        };
+        Self { policy: "consolidate", devices: vec![device], decisions: vec![] }
+    }
 }

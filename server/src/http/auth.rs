@@ -50,6 +50,11 @@ pub enum Denied {
     Foreign(&'static str),
 }
 
+/// Whether requests of this area have to pass the gate at all.
+pub fn guarded(area: Area) -> bool {
+    matches!(area, Area::Whip | Area::Api)
+}
+
 impl Gate {
     pub fn new(config: &Config) -> Self {
         Self {

@@ -30,21 +30,64 @@ const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 /// For the publisher of a channel that players watched before the server was started anew.
 const HOLD_FOR_PUBLISHER: Duration = Duration::from_secs(6);
 
+/// Header fields of an answer to a viewer, those of the listener and of hyper included.
+const FIELDS: usize = 12;
+
 /// Media never changes at its URI. The window and its retention end far sooner, so caches may keep it longer than we do.
 const IMMUTABLE: &str = "public, max-age=3600, immutable";
 
-pub async fn multivariant(app: &App, name: &ChannelName, request: &Parts) -> Response<Body> {
+/// What an answer needs of its request. A request that is held keeps this and not its head: the fields there are slices of the
+/// connection's read buffer, which would have to get another one of 8 KB.
+pub struct Asked {
+    /// A hash that tells viewers apart; None where nobody counts.
+    viewer: Option<u64>,
+    directives: Result<Directives, &'static str>,
+    is_get: bool,
+    gzip: bool,
+    if_none_match: Option<Box<str>>,
+    range: Option<Box<str>>,
+    if_range: Option<Box<str>>,
+}
+
+impl Asked {
+    /// `counts`: for a playlist, by which viewers are counted.
+    pub fn of(app: &App, request: Parts, counts: bool) -> Self {
+        let headers = &request.headers;
+        let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(Box::from);
+        Self {
+            viewer: if counts { app.fingerprint(&request) } else { None },
+            directives: directives(request.uri.query()),
+            is_get: request.method == Method::GET,
+            gzip: accepts_gzip(headers),
+            if_none_match: tags(headers),
+            range: text(RANGE),
+            if_range: text(IF_RANGE),
+        }
+    }
+
+    /// Who asks for an msn has seen a playlist: where there is none yet, the server was started anew a moment ago. Players take a
+    /// 404 then for the end and a 503 for a reason to wait for a long time, so they are held until the publisher is back.
+    fn resumes(&self) -> bool {
+        self.directives.is_ok_and(|d| d.msn.is_some())
+    }
+
+    fn has(&self, etag: &str) -> bool {
+        self.if_none_match.as_deref().is_some_and(|tags| names_etag(tags, etag))
+    }
+}
+
+pub async fn multivariant(app: &App, name: &ChannelName, asked: &Asked) -> Response<Body> {
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
-    seen(app, &channel, request);
+    seen(&channel, asked);
     let set = channel.renditions.borrow().clone();
-    let snapshots: Vec<_> = set.video.iter().chain(&set.audio).map(|v| v.snapshots.borrow().clone()).collect();
+    let snapshots: Vec<_> = set.offered().chain(&set.audio).map(|v| v.snapshots.borrow().clone()).collect();
     let rendered = app.playlists.multivariant(name, &snapshots, || {
         let (video, audio, target_duration) = variants(&set)?;
         Some((Bytes::from(packager::multivariant(&video, &audio)), target_duration))
     });
     match rendered {
         None => not_yet(),
-        Some((rendered, target_duration)) => playlist_response(&rendered, plain_age(target_duration), request),
+        Some(rendered) => playlist_response(&rendered, false, asked),
     }
 }
 
@@ -53,25 +96,25 @@ pub async fn object(
     name: &ChannelName,
     rendition: &RenditionId,
     object: Object,
-    request: &Parts,
+    asked: &Asked,
 ) -> Response<Body> {
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
     let set = match &object {
-        Object::Playlist if resumes(request) => begun(app, &channel).await,
+        Object::Playlist if asked.resumes() => begun(app, &channel).await,
         _ => channel.renditions.borrow().clone(),
     };
     let Some(view) = set.find(rendition.as_str()) else { return missing("there is no such rendition") };
     match object {
         Object::Playlist => {
-            seen(app, &channel, request);
-            media_playlist(app, &channel, view, request).await
+            seen(&channel, asked);
+            media_playlist(app, &channel, view, asked).await
         }
         Object::Part(msn, part) => {
             let found = held(app, view, |s| s.part(msn, part)).await;
             match found {
                 Ok(bytes) => {
                     let etag = format!("\"{msn}.{part}-{:x}\"", bytes.len());
-                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                    media_response(&[bytes], etag, content_type(&set, view), asked)
                 }
                 Err(response) => response,
             }
@@ -79,7 +122,7 @@ pub async fn object(
         Object::Segment(msn) => match held(app, view, |s| s.segment(msn)).await {
             Ok(parts) => {
                 let length: usize = parts.iter().map(Bytes::len).sum();
-                media_response(&parts, &format!("\"{msn}-{length:x}\""), content_type(&set, view), request)
+                media_response(&parts, format!("\"{msn}-{length:x}\""), content_type(&set, view), asked)
             }
             Err(response) => response,
         },
@@ -88,7 +131,7 @@ pub async fn object(
             match found {
                 Some(bytes) => {
                     let etag = format!("\"init-{msn}-{:x}\"", bytes.len());
-                    media_response(&Arc::from([bytes]), &etag, content_type(&set, view), request)
+                    media_response(&[bytes], etag, content_type(&set, view), asked)
                 }
                 None => missing("there is no such init segment, or not any more"),
             }
@@ -117,13 +160,13 @@ pub fn access() -> Response<Body> {
     response
 }
 
-async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, request: &Parts) -> Response<Body> {
-    let directives = match directives(request.uri.query()) {
+async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, asked: &Asked) -> Response<Body> {
+    let directives = match asked.directives {
         Ok(d) => d,
         Err(why) => return refused(why),
     };
     let snapshot = match wait(app, view, |s| match s.reload(&directives) {
-        _ if !s.is_playable() && !resumes(request) => Step::Answer(Err(not_yet())),
+        _ if !s.is_playable() && !asked.resumes() => Step::Answer(Err(not_yet())),
         _ if !s.is_playable() => Step::Wait,
         Reload::Now => Step::Answer(Ok(s.clone())),
         Reload::Refuse(why) => Step::Answer(Err(refused(why))),
@@ -134,24 +177,11 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, requ
         Ok(snapshot) => snapshot,
         Err(response) => return response,
     };
-    let timing = snapshot.timing();
     // Rendered for this answer: the other renditions went on while this request was held (A33).
     let set = channel.renditions.borrow().clone();
     let reports = reports(&set, &view.id);
     let rendered = app.playlists.render(&channel.name, &snapshot, directives.skip, reports);
-    let age = if directives.msn.is_some() {
-        // The answer for this (msn, part) stays right; A50 lets caches keep it for six target durations.
-        format!("public, max-age={}", timing.target_duration.saturating_mul(6))
-    } else {
-        plain_age(timing.target_duration)
-    };
-    playlist_response(&rendered, age, request)
-}
-
-/// Who asks for an msn has seen a playlist: where there is none yet, the server was started anew a moment ago. Players take a
-/// 404 then for the end and a 503 for a reason to wait for a long time, so they are held until the publisher is back.
-fn resumes(request: &Parts) -> bool {
-    request.uri.query().is_some_and(|q| q.split('&').any(|pair| pair.starts_with("_HLS_msn=")))
+    playlist_response(&rendered, directives.msn.is_some(), asked)
 }
 
 /// The channel's renditions, awaited for as long as one may be held while there are none at all.
@@ -220,10 +250,9 @@ async fn held<T>(app: &App, view: &RenditionView, look: impl Fn(&Snapshot) -> Lo
 /// players read this playlist once and never learn of a rung that came later. One that does not start within three
 /// segments of the others is left out.
 fn variants(set: &RenditionSet) -> Option<(Vec<Variant>, Vec<Variant>, u32)> {
-    let snapshots = |views: &[RenditionView]| -> Vec<(Option<u64>, Arc<Snapshot>)> {
-        views.iter().map(|v| (v.ceiling, v.snapshots.borrow().clone())).collect()
-    };
-    let (video, audio) = (snapshots(&set.video), snapshots(&set.audio));
+    let snapshot = |v: &RenditionView| -> (Option<u64>, Arc<Snapshot>) { (v.ceiling, v.snapshots.borrow().clone()) };
+    let (video, audio): (Vec<_>, Vec<_>) =
+        (set.offered().map(snapshot).collect(), set.audio.iter().map(snapshot).collect());
     let all = || video.iter().chain(&audio).map(|(_, s)| s);
     let target_duration = all().find(|s| s.is_playable())?.timing().target_duration;
     // A player that joins before there is a hold-back's worth of media starts too early and stays that far behind for
@@ -295,24 +324,18 @@ fn decimal(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn plain_age(target_duration: u32) -> String {
-    match target_duration / 2 {
-        0 => "no-cache".to_owned(),
-        age => format!("public, max-age={age}"),
-    }
-}
-
-fn playlist_response(rendered: &Rendered, age: String, request: &Parts) -> Response<Body> {
-    let gzip = accepts_gzip(&request.headers);
+/// `held`: for a blocking reload.
+fn playlist_response(rendered: &Rendered, held: bool, asked: &Asked) -> Response<Body> {
+    let gzip = asked.gzip;
     let etag = rendered.etag(gzip);
-    let fresh = matches_etag(&request.headers, &etag);
-    let mut response = if fresh {
-        Response::new(Body::empty())
+    let fresh = asked.has(&etag.text);
+    let mut response = roomy(if fresh {
+        Body::empty()
     } else if gzip {
-        Response::new(rendered.gzip().into())
+        rendered.gzip().into()
     } else {
-        Response::new(rendered.text().into())
-    };
+        rendered.text().into()
+    });
     if fresh {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -324,27 +347,32 @@ fn playlist_response(rendered: &Rendered, age: String, request: &Parts) -> Respo
         }
     }
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    insert(headers, ETAG, &etag);
-    insert(headers, CACHE_CONTROL, &age);
+    headers.insert(ETAG, etag.value.clone());
+    headers.insert(CACHE_CONTROL, rendered.age(held));
     response
 }
 
-fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str, request: &Parts) -> Response<Body> {
+/// An answer with room for all the fields that it gets, so that the map grows once.
+fn roomy(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().reserve(FIELDS);
+    response
+}
+
+fn media_response(chunks: &[Bytes], etag: String, content_type: &'static str, asked: &Asked) -> Response<Body> {
     let total = chunks.iter().map(|c| c.len() as u64).sum();
-    let headers = &request.headers;
-    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let mut response = if matches_etag(headers, etag) {
-        let mut response = Response::new(Body::empty());
+    let mut response = if asked.has(&etag) {
+        let mut response = roomy(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
         // Range means something for GET only (RFC 9110 §14.2), and only for the version that If-Range names (§13.1.5).
-        let asked = text(RANGE).filter(|_| request.method == Method::GET);
-        let asked = asked.filter(|_| text(IF_RANGE).is_none_or(|tag| tag == etag));
-        match select(asked, total) {
-            Selected::Whole => Response::new(Body::slice(chunks, 0, total)),
+        let range = asked.range.as_deref().filter(|_| asked.is_get);
+        let range = range.filter(|_| asked.if_range.as_deref().is_none_or(|tag| tag == etag));
+        match select(range, total) {
+            Selected::Whole => roomy(Body::slice(chunks, 0, total)),
             Selected::Span { start, length } => {
-                let mut response = Response::new(Body::slice(chunks, start, length));
+                let mut response = roomy(Body::slice(chunks, start, length));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let range = format!("bytes {start}-{}/{total}", start + length - 1);
                 insert(response.headers_mut(), CONTENT_RANGE, &range);
@@ -366,7 +394,9 @@ fn media_response(chunks: &Arc<[Bytes]>, etag: &str, content_type: &'static str,
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
-    insert(headers, ETAG, etag);
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        headers.insert(ETAG, etag);
+    }
     response
 }
 
@@ -397,9 +427,18 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 /// If-None-Match by weak comparison (RFC 9110 §13.1.2).
 pub fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
-    headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).any(|value| {
-        value.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-    })
+    tags(headers).is_some_and(|tags| names_etag(&tags, etag))
+}
+
+/// All of If-None-Match as one list (RFC 9110 §5.2).
+fn tags(headers: &HeaderMap) -> Option<Box<str>> {
+    let mut values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let first = values.next()?;
+    Some(values.fold(first.to_owned(), |all, value| all + "," + value).into())
+}
+
+fn names_etag(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// Our own header values are ASCII; one that were not would be left out rather than panic.
@@ -409,8 +448,8 @@ pub fn insert(headers: &mut HeaderMap, name: hyper::header::HeaderName, value: &
     }
 }
 
-fn seen(app: &App, channel: &Channel, request: &Parts) {
-    if let Some(fingerprint) = app.fingerprint(request) {
+fn seen(channel: &Channel, asked: &Asked) {
+    if let Some(fingerprint) = asked.viewer {
         channel.viewers.seen(fingerprint);
     }
 }

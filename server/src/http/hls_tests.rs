@@ -43,7 +43,7 @@ impl Feed {
         Self {
             rendition,
             sender,
-            view: RenditionView { id, snapshots, ceiling: None },
+            view: RenditionView { id, snapshots, ceiling: None, withheld: false },
             config: TrackConfig::Aac(config).shared(),
             frames: 0,
             next_msn: 5,

@@ -15,10 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ use super::body::Body;
 use super::frames::Meter;
 use super::problem::Problem;
 use crate::config;
-use crate::metrics::Metrics;
+use crate::metrics::{Held, Metrics};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -69,6 +70,8 @@ const RESETS_AHEAD: usize = 20;
 /// Streams that we reset because the client did wrong (MadeYouReset, CVE-2025-8671), over a connection's life. An honest
 /// client does at most a few: one that was asked too much when it had not seen our settings yet.
 const RESETS_PROVOKED: usize = 256;
+/// Longer than any connection lives.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// After a request to close, open connections have so long to finish their answers.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -123,11 +126,8 @@ pub async fn serve<H, F>(
         };
         prepare(&stream);
         let (tls, metrics, closing, handler) = (tls.clone(), metrics.clone(), closing.clone(), handler.clone());
-        tasks.spawn(async move {
-            let _place = place;
-            let _open = metrics.connection();
-            connection(stream, peer, tls, limits, metrics, closing, handler).await;
-        });
+        let open = (place, metrics.connection());
+        tasks.spawn(connection(stream, peer, open, tls, limits, metrics, closing, handler));
     }
     drop(listener);
     let finish = async {
@@ -161,10 +161,12 @@ fn prepare(stream: &TcpStream) {
 async fn connection<H, F>(
     stream: TcpStream,
     peer: SocketAddr,
+    // Held for as long as the connection is open.
+    _open: (Place, Held),
     tls: Option<TlsAcceptor>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    closing: watch::Receiver<bool>,
+    mut closing: watch::Receiver<bool>,
     handler: H,
 ) where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
@@ -172,22 +174,36 @@ async fn connection<H, F>(
 {
     let activity = Arc::new(Activity::new());
     let watched = |stream| Watched { inner: stream, activity: activity.clone() };
+    let talk = |version| Talk { peer, activity: activity.clone(), limits, metrics: metrics.clone(), handler, version };
+    // The steps are boxed one by one, so that a connection keeps room for the one that it is at, not for the largest of them.
     let Some(acceptor) = tls else {
-        return speak(watched(stream), peer, activity.clone(), limits, metrics, closing, handler).await;
+        let version = tokio::select! {
+            version = tokio::time::timeout(limits.idle, spoken(&stream)) => version,
+            _ = closing.wait_for(|c| *c) => return,
+        };
+        return match version {
+            Ok(Ok(version)) => Box::pin(talk(version).speak(watched(stream), closing)).await,
+            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "connection failed"),
+            Err(_) => metrics.timeout("idle"),
+        };
     };
-    let handshake = async {
+    let handshake = Box::pin(async {
         if is_cleartext(&stream).await? {
             metrics.refused("cleartext");
             explain(stream).await?;
             return Ok(None);
         }
         acceptor.accept(watched(stream)).await.map(Some)
-    };
+    });
     match tokio::time::timeout(limits.header, handshake).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(stream))) => {
             activity.handshake_done();
-            speak(stream, peer, activity.clone(), limits, metrics, closing, handler).await;
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Version::HTTP_2,
+                _ => Version::HTTP_11,
+            };
+            Box::pin(talk(version).speak(stream, closing)).await;
         }
         Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
         Err(_) => metrics.timeout("handshake"),
@@ -199,6 +215,15 @@ async fn is_cleartext(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     let n = stream.peek(&mut first).await?;
     Ok(n == 1 && first.iter().all(u8::is_ascii_uppercase))
+}
+
+/// The version that the client begins in: a client with prior knowledge of HTTP/2 sends its preface at once and in one piece
+/// (RFC 9113 §3.4), whose first word is no method. Takes nothing.
+async fn spoken(stream: &TcpStream) -> io::Result<Version> {
+    const WORD: &[u8] = b"PRI ";
+    let mut first = [0; WORD.len()];
+    let n = stream.peek(&mut first).await?;
+    Ok(if first.get(..n) == Some(WORD) { Version::HTTP_2 } else { Version::HTTP_11 })
 }
 
 /// Tells a client that speaks cleartext to the TLS port what it did wrong: a person with `http://` in their address bar would
@@ -218,121 +243,153 @@ async fn explain(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn speak<S, H, F>(
-    stream: S,
+/// A connection whose protocol is known.
+struct Talk<H> {
     peer: SocketAddr,
     activity: Arc<Activity>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    mut closing: watch::Receiver<bool>,
     handler: H,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    version: Version,
+}
+
+impl<H, F> Talk<H>
+where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // The watchdog's business: this one would also close idle connections.
-        .header_read_timeout(None)
-        .max_buf_size(HEADERS as usize)
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADERS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        // A peer that vanished without a word is found by its missing answer.
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(limits.write)
-        .max_pending_accept_reset_streams(RESETS_AHEAD)
-        .max_local_error_reset_streams(RESETS_PROVOKED);
-    let service = service_fn({
-        let (activity, metrics) = (activity.clone(), metrics.clone());
-        move |request: Request<Incoming>| {
-            let version = request.version();
-            let busy = activity.begin(version);
+    async fn speak<S>(self, stream: S, closing: watch::Receiver<bool>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { peer, activity, limits, metrics, handler, version } = self;
+        let service = service_fn({
             let (activity, metrics) = (activity.clone(), metrics.clone());
-            let answer = if request.headers().len() > FIELDS {
-                metrics.abuse("header_bomb");
-                Err(Problem::new(
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    "too-many-headers",
-                    format!("a request may have {FIELDS} header fields"),
-                ))
-            } else {
-                Ok(handler(request, peer))
-            };
-            async move {
-                let mut response = match answer {
-                    Ok(answer) => answer.await,
-                    Err(problem) => problem.response(),
+            move |request: Request<Incoming>| {
+                let version = request.version();
+                let busy = activity.begin(version);
+                let (activity, metrics) = (activity.clone(), metrics.clone());
+                let answer = if request.headers().len() > FIELDS {
+                    metrics.abuse("header_bomb");
+                    Err(Problem::new(
+                        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                        "too-many-headers",
+                        format!("a request may have {FIELDS} header fields"),
+                    ))
+                } else {
+                    // Boxed: hyper keeps room for this future beside an idle connection too, and an `async` block twice.
+                    Ok(Box::pin(handler(request, peer)))
                 };
-                response.body_mut().track(Sending::new(activity, metrics, version));
-                drop(busy);
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        }
-    });
-    let stream = Metered { inner: stream, meter: Meter::new(Instant::now()), activity: activity.clone() };
-    let mut conn = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut stop = pin!(closing.wait_for(|c| *c));
-    let mut stopping = false;
-    // Set once a stream stands still while others do not: when the connection goes.
-    let mut leaving = None;
-    let mut armed = activity.deadline(&limits);
-    let mut alarm: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep_until(armed.0));
-    let why = poll_fn(|cx: &mut Context<'_>| {
-        if !stopping && stop.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            conn.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(result) = conn.as_mut().poll(cx) {
-            if let Err(e) = result {
-                tracing::debug!(%peer, error = %e, "connection failed");
-                if let Some(flood) = activity.flood.get() {
-                    metrics.abuse(flood);
+                async move {
+                    let mut response = match answer {
+                        Ok(answer) => answer.await,
+                        Err(problem) => problem.response(),
+                    };
+                    response.body_mut().track(Sending::new(activity, metrics, version));
+                    drop(busy);
+                    Ok::<_, std::convert::Infallible>(response)
                 }
             }
-            return Poll::Ready(None);
+        });
+        let watch = Watch { peer, activity: activity.clone(), limits, metrics };
+        if version == Version::HTTP_2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(HEADERS)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW)
+                // A peer that vanished without a word is found by its missing answer.
+                .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_timeout(limits.write)
+                .max_pending_accept_reset_streams(RESETS_AHEAD)
+                .max_local_error_reset_streams(RESETS_PROVOKED);
+            let stream = Metered { inner: stream, meter: Meter::new(Instant::now()), activity };
+            watch.over(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), closing).await;
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                // The watchdog's business: this one would also close idle connections.
+                .header_read_timeout(None)
+                .max_buf_size(HEADERS as usize);
+            watch.over(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), closing).await;
         }
-        loop {
-            let mut due = activity.deadline(&limits);
-            if let Some(end) = leaving {
-                due = due.min((end, "stream"));
+    }
+}
+
+/// The watchdog of one connection.
+struct Watch {
+    peer: SocketAddr,
+    activity: Arc<Activity>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    /// Drives the connection until it ends, or until it has stood still for too long.
+    async fn over<C>(self, mut conn: Pin<Box<C>>, mut closing: watch::Receiver<bool>)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let Self { peer, activity, limits, metrics } = self;
+        let mut stop = pin!(closing.wait_for(|c| *c));
+        let mut stopping = false;
+        // Set once a stream stands still while others do not: when the connection goes.
+        let mut leaving = None;
+        let mut armed = activity.deadline(&limits);
+        let mut alarm: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep_until(armed.0));
+        let why = poll_fn(|cx: &mut Context<'_>| {
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                conn.as_mut().graceful_shutdown();
             }
-            // Later deadlines are found when the alarm rings; only an earlier one moves it.
-            if due.0 < armed.0 {
-                armed = due;
-                alarm.as_mut().reset(due.0);
-            }
-            match alarm.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) if due.0 <= Instant::now() => return Poll::Ready(Some(due.1)),
-                Poll::Ready(()) => {
-                    // A stream that stands still while others go on would keep its media for good. The library cannot
-                    // be made to end it alone, so the client is asked to continue elsewhere.
-                    if let (None, Some(stalled)) = (leaving, activity.stalled(limits.write)) {
-                        if stalled <= Instant::now() {
-                            leaving = Some(Instant::now() + CLOSING);
-                            conn.as_mut().graceful_shutdown();
-                            cx.waker().wake_by_ref();
-                        } else if stalled < due.0 {
-                            due = (stalled, "stream");
-                        }
+            if let Poll::Ready(result) = conn.as_mut().poll(cx) {
+                if let Err(e) = result {
+                    tracing::debug!(%peer, error = %e, "connection failed");
+                    if let Some(flood) = activity.flood.get() {
+                        metrics.abuse(flood);
                     }
+                }
+                return Poll::Ready(None);
+            }
+            loop {
+                let mut due = activity.deadline(&limits);
+                if let Some(end) = leaving {
+                    due = due.min((end, "stream"));
+                }
+                // Later deadlines are found when the alarm rings; only an earlier one moves it.
+                if due.0 < armed.0 {
                     armed = due;
                     alarm.as_mut().reset(due.0);
                 }
+                match alarm.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) if due.0 <= Instant::now() => return Poll::Ready(Some(due.1)),
+                    Poll::Ready(()) => {
+                        // A stream that stands still while others go on would keep its media for good. The library cannot
+                        // be made to end it alone, so the client is asked to continue elsewhere.
+                        if let (None, Some(stalled)) = (leaving, activity.stalled(limits.write)) {
+                            if stalled <= Instant::now() {
+                                leaving = Some(Instant::now() + CLOSING);
+                                conn.as_mut().graceful_shutdown();
+                                cx.waker().wake_by_ref();
+                            } else if stalled < due.0 {
+                                due = (stalled, "stream");
+                            }
+                        }
+                        armed = due;
+                        alarm.as_mut().reset(due.0);
+                    }
+                }
             }
+        })
+        .await;
+        if let Some(reason) = why {
+            metrics.timeout(reason);
+            tracing::debug!(%peer, reason, "connection timed out");
         }
-    })
-    .await;
-    if let Some(reason) = why {
-        metrics.timeout(reason);
-        tracing::debug!(%peer, reason, "connection timed out");
     }
 }
 
@@ -354,6 +411,8 @@ fn flood_in(written: &[u8]) -> Option<&'static str> {
 #[derive(Debug)]
 struct Activity {
     start: Instant,
+    /// The same moment by `coarse`.
+    coarse_start: u64,
     /// Last request, answer or progress of a body.
     last: AtomicU64,
     /// Since when a request's head is coming in (HTTP/1, and before HTTP/2's first request).
@@ -373,6 +432,7 @@ impl Activity {
     fn new() -> Self {
         Self {
             start: Instant::now(),
+            coarse_start: coarse(),
             last: AtomicU64::new(1),
             head: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -385,7 +445,7 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+        coarse().saturating_sub(self.coarse_start) + 1
     }
 
     fn touch(&self) {
@@ -444,8 +504,8 @@ impl Activity {
     fn deadline(&self, limits: &Limits) -> (Instant, &'static str) {
         let at = |since: u64, limit: Duration| self.start + Duration::from_millis(since.saturating_sub(1)) + limit;
         let last = self.last.load(Ordering::Relaxed);
-        // A day: no deadline.
-        let mut due = (Instant::now() + Duration::from_secs(86_400), "none");
+        // No deadline; no clock is asked, since this runs at every turn of the connection.
+        let mut due = (self.start + FOREVER, "none");
         let mut consider = |when, why| {
             if when < due.0 {
                 due = (when, why);
@@ -466,6 +526,13 @@ impl Activity {
         }
         due
     }
+}
+
+/// Milliseconds of the monotonic clock as of the kernel's last tick: a few of them late, and several times cheaper to ask
+/// than the exact one, which would be asked half a dozen times a request.
+fn coarse() -> u64 {
+    let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE) else { return 0 };
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000_000
 }
 
 /// A request in its handler.

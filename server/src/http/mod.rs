@@ -50,7 +50,7 @@ use body::Body;
 use intake::BoxError;
 use problem::Problem;
 use rooms::Rooms;
-use route::{Area, Route};
+use route::{Area, Object, Route};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -185,9 +185,11 @@ impl App {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             return response;
         }
-        let now = Instant::now();
-        if let Err(denied) = self.gate.check(&route, &request.method, &request.uri, &request.headers, peer, now) {
-            return denied.response();
+        if auth::guarded(route.area()) {
+            let now = Instant::now();
+            if let Err(denied) = self.gate.check(&route, &request.method, &request.uri, &request.headers, peer, now) {
+                return denied.response();
+            }
         }
         let preflight = request.method == Method::OPTIONS;
         // A preflight gives nothing away. Paths signed for a server that asks for no token are served all the same, so that
@@ -203,18 +205,25 @@ impl App {
             Route::Publish => pages::page(&self.compressed, "publish.html", &request),
             Route::Asset(path) => pages::asset(&self.compressed, &path, &request),
             Route::Multivariant(_) | Route::Media(..) | Route::Access(_) if preflight => hls::preflight(),
-            Route::Multivariant(name) => hls::multivariant(self, &name, &request).await,
-            Route::Media(name, rendition, object) => hls::object(self, &name, &rendition, object, &request).await,
+            Route::Multivariant(name) => {
+                let asked = hls::Asked::of(self, request, true);
+                hls::multivariant(self, &name, &asked).await
+            }
+            Route::Media(name, rendition, object) => {
+                let asked = hls::Asked::of(self, request, object == Object::Playlist);
+                hls::object(self, &name, &rendition, object, &asked).await
+            }
             Route::Access(_) => hls::access(),
-            Route::Whip(name) => whip::endpoint(self, name, request, body).await,
-            Route::WhipSession(name, session) => whip::session(self, name, &session, request, body).await,
+            // Boxed: every viewer's held request has room for the largest of these futures.
+            Route::Whip(name) => Box::pin(whip::endpoint(self, name, request, body)).await,
+            Route::WhipSession(name, session) => Box::pin(whip::session(self, name, &session, request, body)).await,
             Route::Channels => api::channels(self),
             Route::Server => api::server(self, &request.headers),
             Route::Devices => api::devices(self),
             Route::Drain(id) => api::drain(self, &id),
             Route::Restore(id) => api::restore(self, &id),
-            Route::Channel(name) => api::channel(self, name, request, body).await,
-            Route::Sign(name) => api::sign(self, &name, request, body).await,
+            Route::Channel(name) => Box::pin(api::channel(self, name, request, body)).await,
+            Route::Sign(name) => Box::pin(api::sign(self, &name, request, body)).await,
             Route::Metrics => {
                 let text = self.metrics.render(&self.rooms.status(), self.rooms.devices().as_ref());
                 plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hyper::header::HeaderValue;
 use media::{ChannelName, RenditionId};
 use packager::validate::{Findings, Playlist, check_one, check_update};
 use packager::{Report, Snapshot};
@@ -33,14 +34,39 @@ const WARNINGS: Duration = Duration::from_secs(60);
 pub struct Rendered {
     text: Bytes,
     gzip: OnceLock<Bytes>,
-    hash: u64,
+    /// Strong, from the content; another one for the compressed form, whose bytes differ (RFC 9110 §8.8.3.3).
+    etag: Tag,
+    gzip_etag: Tag,
+    age: HeaderValue,
+    held_age: HeaderValue,
+}
+
+/// An entity tag as text and as a header's value.
+#[derive(Debug)]
+pub struct Tag {
+    pub text: String,
+    pub value: HeaderValue,
 }
 
 impl Rendered {
-    pub fn new(text: Bytes) -> Self {
+    /// `target_duration`: seconds.
+    pub fn new(text: Bytes, target_duration: u32) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(&text);
-        Self { hash: hasher.finish(), text, gzip: OnceLock::new() }
+        let hash = hasher.finish();
+        let age = match target_duration / 2 {
+            0 => "no-cache".to_owned(),
+            age => format!("public, max-age={age}"),
+        };
+        Self {
+            etag: Tag::new(format!("\"{hash:016x}\"")),
+            gzip_etag: Tag::new(format!("\"{hash:016x}-gz\"")),
+            age: ascii(age),
+            // The answer for one (msn, part) stays right; A50 lets caches keep it for six target durations.
+            held_age: ascii(format!("public, max-age={}", target_duration.saturating_mul(6))),
+            text,
+            gzip: OnceLock::new(),
+        }
     }
 
     pub fn text(&self) -> Bytes {
@@ -52,10 +78,25 @@ impl Rendered {
         self.gzip.get_or_init(|| gzip(&self.text)).clone()
     }
 
-    /// Strong, from the content; another one for the compressed form, whose bytes differ (RFC 9110 §8.8.3.3).
-    pub fn etag(&self, gzip: bool) -> String {
-        format!("\"{:016x}{}\"", self.hash, if gzip { "-gz" } else { "" })
+    pub fn etag(&self, gzip: bool) -> &Tag {
+        if gzip { &self.gzip_etag } else { &self.etag }
     }
+
+    /// Cache-Control; `held`: of an answer to a blocking reload.
+    pub fn age(&self, held: bool) -> HeaderValue {
+        if held { self.held_age.clone() } else { self.age.clone() }
+    }
+}
+
+impl Tag {
+    fn new(text: String) -> Self {
+        Self { value: ascii(text.clone()), text }
+    }
+}
+
+/// What we put into such a header is ASCII; an empty value would be seen by every test.
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The newest rendering of each playlist.
@@ -72,7 +113,7 @@ pub struct Playlists {
 struct Multivariant {
     /// What it was rendered from; weak for the same reasons as in a [`Slot`].
     snapshots: Vec<Weak<Snapshot>>,
-    rendered: Option<(Arc<Rendered>, u32)>,
+    rendered: Option<Arc<Rendered>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,13 +147,14 @@ impl Playlists {
         Self { metrics, ..Self::default() }
     }
 
-    /// The multivariant playlist of these snapshots and its target duration; `render` is asked when any of them is new.
+    /// The multivariant playlist of these snapshots; `render`, which gives it with its target duration, is asked when any of them
+    /// is new.
     pub fn multivariant(
         &self,
         channel: &ChannelName,
         snapshots: &[Arc<Snapshot>],
         render: impl FnOnce() -> Option<(Bytes, u32)>,
-    ) -> Option<(Arc<Rendered>, u32)> {
+    ) -> Option<Arc<Rendered>> {
         let mut all = self.multivariant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(channel) {
             let same = |(a, b): (&Weak<Snapshot>, &Arc<Snapshot>)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(b));
@@ -122,7 +164,7 @@ impl Playlists {
         } else if all.len() >= ENTRIES {
             all.clear();
         }
-        let rendered = render().map(|(text, target)| (Arc::new(Rendered::new(text)), target));
+        let rendered = render().map(|(text, target)| Arc::new(Rendered::new(text, target)));
         let snapshots = snapshots.iter().map(Arc::downgrade).collect();
         all.insert(channel.clone(), Multivariant { snapshots, rendered: rendered.clone() });
         rendered
@@ -151,7 +193,8 @@ impl Playlists {
         {
             return s.rendered.clone();
         }
-        let rendered = Arc::new(Rendered::new(snapshot.playlist(skip, &reports).into()));
+        let text = snapshot.playlist(skip, &reports).into();
+        let rendered = Arc::new(Rendered::new(text, snapshot.timing().target_duration));
         let checked = slot.take().and_then(|s| s.checked);
         let checked = self.read_back(channel, snapshot, &rendered, checked);
         *slot = Some(Slot { snapshot: Arc::downgrade(snapshot), reports, rendered: rendered.clone(), checked });
@@ -291,13 +334,18 @@ mod tests {
 
     #[test]
     fn compressed_and_plain_have_their_own_tags() {
-        let r = Rendered::new(Bytes::from("#EXTM3U\n".repeat(500)));
+        let r = Rendered::new(Bytes::from("#EXTM3U\n".repeat(500)), 2);
         let mut text = String::new();
         flate2::read::GzDecoder::new(&r.gzip()[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text.as_bytes(), &r.text()[..]);
         assert!(r.gzip().len() < r.text().len() / 10);
-        assert_ne!(r.etag(true), r.etag(false));
-        assert_eq!(r.etag(false), Rendered::new(r.text()).etag(false));
-        assert_ne!(r.etag(false), Rendered::new(Bytes::from_static(b"#EXTM3U\n")).etag(false));
+        assert_ne!(r.etag(true).text, r.etag(false).text);
+        assert_eq!(r.etag(false).text, Rendered::new(r.text(), 2).etag(false).text);
+        assert_ne!(r.etag(false).text, Rendered::new(Bytes::from_static(b"#EXTM3U\n"), 2).etag(false).text);
+        assert_eq!(
+            (r.age(false), r.age(true)),
+            (ascii("public, max-age=1".into()), ascii("public, max-age=12".into()))
+        );
+        assert_eq!(Rendered::new(r.text(), 1).age(false), "no-cache");
     }
 }

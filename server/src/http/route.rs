@@ -52,6 +52,9 @@ pub enum Area {
     Probe,
 }
 
+/// No path of ours has more segments.
+const DEEPEST: usize = 6;
+
 /// Takes the token out of `/live/~TOKEN/…`; everything else stays as it is. The name of a channel has no `~`, and some
 /// clients escape it.
 pub fn take_token(path: &str) -> (Option<&str>, Cow<'_, str>) {
@@ -69,19 +72,19 @@ impl Route {
     /// `path` as it stands in the request line, without the query.
     pub fn parse(path: &str) -> Self {
         let Some(rest) = path.strip_prefix('/') else { return Self::Unknown(Area::Page) };
-        let mut segments = Vec::with_capacity(5);
+        let mut decoded: [Cow<'_, str>; DEEPEST] = Default::default();
+        let (mut depth, mut at) = (0, Area::Page);
         for segment in rest.split('/') {
-            // No path of ours is deeper.
-            if segments.len() == 6 {
-                return Self::Unknown(area(segments.first()));
+            let Some(slot) = decoded.get_mut(depth) else { return Self::Unknown(at) };
+            let Some(segment) = decode(segment) else { return Self::BadName(at) };
+            if depth == 0 {
+                at = area(&segment);
             }
-            match decode(segment) {
-                Some(s) => segments.push(s),
-                None => return Self::BadName(area(segments.first())),
-            }
+            *slot = segment;
+            depth += 1;
         }
-        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-        match segments.as_slice() {
+        let segments: [&str; DEEPEST] = std::array::from_fn(|n| decoded.get(n).map_or("", AsRef::as_ref));
+        match segments.get(..depth).unwrap_or_default() {
             [""] => Self::Status,
             ["watch", name] => named(name, Area::Page, |_| Self::Watch),
             ["publish", name] => named(name, Area::Page, |_| Self::Publish),
@@ -117,7 +120,7 @@ impl Route {
             ["metrics"] => Self::Metrics,
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
-            other => Self::Unknown(area(other.first())),
+            _ => Self::Unknown(at),
         }
     }
 
@@ -237,11 +240,11 @@ fn harmless(segment: &str) -> bool {
         && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-fn area(first: Option<impl AsRef<str>>) -> Area {
-    match first.as_ref().map(AsRef::as_ref) {
-        Some("live") => Area::Live,
-        Some("whip") => Area::Whip,
-        Some("api" | "metrics") => Area::Api,
+fn area(first: &str) -> Area {
+    match first {
+        "live" => Area::Live,
+        "whip" => Area::Whip,
+        "api" | "metrics" => Area::Api,
         _ => Area::Page,
     }
 }

@@ -101,6 +101,7 @@ pub fn status(name: &str) -> ChannelStatus {
         end_reason: None,
         sessions: 1,
         worker_restarts: 2,
+        encode_lag_ms: Some(83),
     }
 }
 
@@ -543,4 +544,14 @@ async fn the_server_says_what_its_operator_should_mend() {
     assert_eq!(closed.get("/api/v1/server").await.status(), 401);
     let bearer = [("authorization", "Bearer 0123456789abcdef")];
     assert_eq!(closed.ask("GET", "/api/v1/server", &bearer, "").await.status(), 200);
+}
+
+/// A held request costs its handler, its connection's task and its buffers: ten thousand of them are an ordinary evening.
+#[test]
+fn a_request_in_its_handler_is_small() {
+    let (rig, _keep) = demo();
+    let request = Request::builder().uri("/live/demo/v480/index.m3u8").body(Full::<Bytes>::default()).unwrap();
+    let handler = rig.app.handle(request, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let size = std::mem::size_of_val(&handler);
+    assert!(size <= 2560, "{size} bytes");
 }

@@ -176,7 +176,7 @@ export class Card {
         : sampleRate
           ? `${sampleRate / 1000} kHz`
           : '';
-      const how = rendition.passthrough ? 'as published' : '';
+      const how = rendition.suspended ? 'suspended' : rendition.passthrough ? 'as published' : '';
       const codec = rendition.kind === 'audio' ? formatCodec(rendition.codec) : '';
       setText(entry.size, [codec, size, rate, how].filter(Boolean).join(' · '));
       setText(entry.bitrate, formatBitrate(rendition.bitrate));

@@ -27,6 +27,7 @@ import {
   percent,
   policySentence,
   restoreQuestion,
+  rungWords,
   sessionSlots,
   type Bar,
 } from './fleet';
@@ -202,7 +203,7 @@ class DeviceCard {
     setAttribute(this.element, 'data-state', device.state);
     setAttribute(this.pill, 'data-state', device.state);
     setText(this.pill, DEVICE_STATE_WORDS[device.state]);
-    this.hot.hidden = device.measured?.throttled !== true;
+    this.hot.hidden = (device.measured?.throttle.length ?? 0) === 0;
     const kind = kindWords(device.kind);
     setText(this.kind, kind.toLowerCase() === device.name.toLowerCase() ? '' : kind);
     if (device.workerPid !== null)
@@ -344,7 +345,7 @@ class LadderRow {
   }
 
   update(ladder: Reservation): void {
-    const rungs = ladder.rungs.join(', ');
+    const rungs = rungWords(ladder);
     setText(this.rungs, rungs);
     setAttribute(this.rungs, 'title', rungs);
     this.moving.hidden = !ladder.moving;

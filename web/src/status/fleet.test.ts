@@ -13,6 +13,7 @@ import {
   pack,
   percent,
   restoreQuestion,
+  rungWords,
   sessionSlots,
   type Segment,
 } from './fleet';
@@ -190,6 +191,15 @@ describe('sentences', () => {
         device({ measured: { encode: 0.4, vram_mib: 900, temperature_c: 61.4 }, worker_restarts: 2 }),
       ),
     ).toEqual(['Measured: encode 40 %', 'VRAM 900 MiB', '61 °C', 'worker restarted 2 ×']);
+    expect(loadFacts(device({ measured: { cpu: 0.42, speed: 0.5, throttle: ['simulated'] } }))).toEqual([
+      'Measured: 0.4 CPU cores',
+      'throttled to 50 % (simulated)',
+    ]);
+  });
+
+  it('tells which rungs a ladder is without', () => {
+    expect(rungWords({ rungs: ['v720', 'v360'], suspended: [] })).toBe('v720, v360');
+    expect(rungWords({ rungs: ['v720', 'v360'], suspended: ['v720'] })).toBe('v360 (not now: v720)');
   });
 
   it('writes kinds and shares as people do', () => {

@@ -174,10 +174,19 @@ export function loadFacts(device: Device): string[] {
     if (measured.decode !== null) facts.push(`decode ${percent(measured.decode)}`);
     if (measured.vramMib !== null) facts.push(`VRAM ${formatMebibytes(measured.vramMib)}`);
     if (measured.temperatureC !== null) facts.push(`${Math.round(measured.temperatureC)} °C`);
+    if (measured.cpu !== null) facts.push(`${measured.cpu.toFixed(1)} CPU cores`);
+    if (measured.throttle.length > 0)
+      facts.push(`throttled to ${percent(measured.speed)} (${measured.throttle.join(', ')})`);
     if (facts.length > 0) facts[0] = `Measured: ${facts[0] ?? ''}`;
   }
   if (workerRestarts > 0) facts.push(`worker restarted ${workerRestarts} ×`);
   return facts;
+}
+
+/** `v720, v360`, and what is not encoded for now. */
+export function rungWords({ rungs, suspended }: Pick<Reservation, 'rungs' | 'suspended'>): string {
+  const running = rungs.filter((rung) => !suspended.includes(rung)).join(', ');
+  return suspended.length === 0 ? running : `${running} (not now: ${suspended.join(', ')})`;
 }
 
 /** The line that stands for all devices while they are folded away. */

@@ -58,6 +58,9 @@ describe('status page', () => {
       ['Loss', '1.0 %'],
     ]);
     expect(sourceFacts(channel('x', { source: { kind: 'rtp' } }))).toEqual([]);
+    expect(sourceFacts(channel('x', { source: { kind: 'rtp' }, encode_lag_ms: 42 }))).toEqual([
+      ['Encoding', '42 ms'],
+    ]);
   });
 
   it('keeps a bounded history in which every series is as long as time', () => {

@@ -104,6 +104,7 @@ export function sourceFacts(channel: Channel): [label: string, value: string][] 
     facts.push(['Audio', 'none']);
   }
   if (video || audio) facts.push(['Input', formatBitrate(ingestBitrate(channel))]);
+  if (channel.encodeLagMs !== null) facts.push(['Encoding', `${channel.encodeLagMs} ms`]);
   if (source.packets > 0) facts.push(['Loss', formatPercent(source.lost, source.packets + source.lost)]);
   if (source.engineDropped > 0) facts.push(['Dropped', `${source.engineDropped}: encoder too slow`]);
   if (source.refused > 0) facts.push(['Refused', `${source.refused} bad units`]);

@@ -374,6 +374,8 @@ impl H264Depacketizer {
     fn finish_unit(&mut self) {
         self.abandon_fragment();
         let unit = std::mem::take(&mut self.unit);
+        // The next one is about as large: it need not grow step by step.
+        self.unit.data.reserve(unit.data.len());
         if let Some(reason) = unit.damage {
             // In order: the gap stands where the picture would have.
             return self.wait_for_idr(reason);

@@ -49,6 +49,9 @@ pub struct JitterBuffer {
     /// The sequence number that is to go on next.
     next: Option<u64>,
     highest: u64,
+    /// The packet that is next in order and goes on with the next `pop`, while nothing waits: so nearly every packet passes
+    /// without a node of the map.
+    ready: Option<(Instant, RtpPacket)>,
     waiting: BTreeMap<u64, (Instant, RtpPacket)>,
     bytes: usize,
     /// The last packet that was far out of sequence.
@@ -69,6 +72,7 @@ impl JitterBuffer {
             budget,
             next: None,
             highest: 0,
+            ready: None,
             waiting: BTreeMap::new(),
             bytes: 0,
             probation: None,
@@ -100,7 +104,7 @@ impl JitterBuffer {
         if seq < next {
             return Inserted::Late;
         }
-        if self.waiting.contains_key(&seq) {
+        if self.waiting.contains_key(&seq) || (seq == next && self.ready.is_some()) {
             return Inserted::Duplicate;
         }
         for missing in self.highest + 1..seq {
@@ -120,6 +124,7 @@ impl JitterBuffer {
             Some((since, first)) if packet.sequence == first.sequence.wrapping_add(1) => {
                 // Two in sequence: the sender restarted its numbers. What waits will never be completed.
                 let seq = (self.highest & !0xffff) + (2 << 16) + u64::from(first.sequence);
+                self.ready = None;
                 self.waiting.clear();
                 self.wanted.clear();
                 self.bytes = 0;
@@ -139,7 +144,13 @@ impl JitterBuffer {
 
     fn keep(&mut self, seq: u64, now: Instant, packet: RtpPacket) {
         self.bytes += packet.payload.len();
-        self.waiting.insert(seq, (now, packet));
+        match self.ready.take() {
+            None if self.next == Some(seq) && self.waiting.is_empty() => self.ready = Some((now, packet)),
+            ready => {
+                self.waiting.extend(self.next.zip(ready));
+                self.waiting.insert(seq, (now, packet));
+            }
+        }
     }
 
     /// What goes on now, in order.
@@ -148,6 +159,9 @@ impl JitterBuffer {
             return Some(Released::Lost(1));
         }
         let next = self.next?;
+        if let Some((arrived, packet)) = self.ready.take() {
+            return Some(self.release(next, arrived, packet));
+        }
         let (&first, (arrived, _)) = self.waiting.first_key_value()?;
         if first > next {
             let full = self.waiting.len() > MAX_PACKETS || self.bytes > MAX_BYTES;
@@ -159,9 +173,13 @@ impl JitterBuffer {
             return Some(Released::Lost(first - next));
         }
         let (_, (arrived, packet)) = self.waiting.pop_first()?;
+        Some(self.release(first, arrived, packet))
+    }
+
+    fn release(&mut self, seq: u64, arrived: Instant, packet: RtpPacket) -> Released {
         self.bytes = self.bytes.saturating_sub(packet.payload.len());
-        self.next = Some(first + 1);
-        Some(Released::Packet(arrived, packet))
+        self.next = Some(seq + 1);
+        Released::Packet(arrived, packet)
     }
 
     /// Missing packets to ask for now, at most `MAX_NACKS`.
@@ -183,6 +201,9 @@ impl JitterBuffer {
 
     /// When `pop` may have something without another packet.
     pub fn next_release(&self) -> Option<Instant> {
+        if let Some((arrived, _)) = &self.ready {
+            return Some(*arrived);
+        }
         let (first, (arrived, _)) = self.waiting.first_key_value()?;
         if Some(*first) == self.next { Some(*arrived) } else { Some(*arrived + self.budget) }
     }
@@ -247,6 +268,19 @@ mod tests {
         assert!(drain(&mut j, t + BUDGET - Duration::from_millis(1)).is_empty());
         assert_eq!(drain(&mut j, t + BUDGET), [-1, 3]);
         assert_eq!(j.insert(t, packet(2)), Inserted::Late);
+    }
+
+    #[test]
+    fn packets_in_order_and_not_yet_taken_are_told_from_their_duplicates() {
+        let (mut j, t) = (JitterBuffer::new(BUDGET), Instant::now());
+        assert_eq!(j.insert(t, packet(1)), Inserted::Accepted);
+        assert_eq!(j.insert(t, packet(1)), Inserted::Duplicate);
+        assert_eq!(j.insert(t, packet(3)), Inserted::Accepted);
+        assert_eq!(j.insert(t, packet(1)), Inserted::Duplicate);
+        assert_eq!(j.insert(t, packet(2)), Inserted::Accepted);
+        assert_eq!(j.next_release(), Some(t));
+        assert_eq!(drain(&mut j, t), [1, 2, 3]);
+        assert_eq!((j.insert(t, packet(3)), j.bytes), (Inserted::Late, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use super::pin::{SourcePin, Verdict};
 use super::{ListenError, RtpSession, RtpSessionConfig, packet};
 use crate::sdp::{self, Description, Rtcp};
-use crate::{ControlMessage, EVENT_QUEUE, EventSink, IngestControl, IngestHandle, IngestStats};
+use crate::{ControlMessage, EVENT_QUEUE, EventSink, IngestControl, IngestHandle, IngestStats, datagrams};
 
 /// One-way RTP cannot repair anything: this only covers reordering in the network (D10).
 const JITTER_BUDGET: Duration = Duration::from_millis(60);
@@ -67,7 +68,6 @@ struct Shell {
     idle_timeout: Duration,
     /// When the last packet of a pinned source came.
     heard: Option<Instant>,
-    scratch: Vec<u8>,
 }
 
 impl Shell {
@@ -94,31 +94,35 @@ impl Shell {
             stats,
             idle_timeout,
             heard: None,
-            // The largest datagram that UDP has.
-            scratch: vec![0; 65_536],
         }
     }
 
     async fn run(mut self, mut control: mpsc::Receiver<ControlMessage>) {
         let mut controlled = true;
+        let queue = self.sink.queue();
+        let mut abandoned = pin!(queue.closed());
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut armed: Option<Instant> = None;
         let reason = loop {
             let idle = self.heard.map(|at| at + self.idle_timeout);
             let deadline = self.session.next_timeout().into_iter().chain(idle).min();
-            let timer = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            // Every packet moves the deadline back. The timer stays where it is then: it comes too early once in a while, and
+            // is not set anew each time.
+            if let Some(at) = deadline
+                && armed.is_none_or(|armed| at < armed)
+            {
+                timer.as_mut().reset(at.into());
+                armed = deadline;
+            }
             tokio::select! {
                 () = readable(&self.ports) => self.receive(),
-                () = timer => {}
+                () = timer.as_mut(), if armed.is_some() => armed = None,
                 message = control.recv(), if controlled => match message {
                     Some(ControlMessage::KeyFrame) => self.session.request_key_frame(Instant::now()),
                     Some(ControlMessage::Stop(reason)) => break reason,
                     None => controlled = false,
                 },
-                () = self.sink.closed() => return,
+                () = abandoned.as_mut() => return,
             }
             let now = Instant::now();
             self.session.on_timeout(now);
@@ -151,32 +155,27 @@ impl Shell {
     }
 
     fn receive(&mut self) {
-        for port in 0..self.ports.len() {
-            for _ in 0..BATCH {
-                let Some(Port { socket, track, rtcp }) = self.ports.get(port) else { break };
-                let (track, rtcp) = (*track, *rtcp);
-                let (length, from) = match socket.try_recv_from(&mut self.scratch) {
-                    Ok(received) => received,
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    // Such as an ICMP answer to something; UDP goes on.
-                    Err(_) => continue,
-                };
+        // One time for all that wait: they came before it.
+        let (now, wall) = (Instant::now(), WallTime::from_system(SystemTime::now()));
+        let ports = std::mem::take(&mut self.ports);
+        for Port { socket, track, rtcp } in &ports {
+            datagrams::receive(socket, BATCH, |from, data| {
                 // Copied to its own size: what a packet keeps alive is the packet.
-                let datagram = Bytes::copy_from_slice(self.scratch.get(..length).unwrap_or(&[]));
-                let (now, wall) = (Instant::now(), WallTime::from_system(SystemTime::now()));
-                if rtcp || packet::is_rtcp(&datagram) {
-                    self.on_rtcp(now, wall, track, from, datagram);
+                let datagram = Bytes::copy_from_slice(data);
+                if *rtcp || packet::is_rtcp(&datagram) {
+                    self.on_rtcp(now, wall, *track, from, datagram);
                 } else {
-                    self.on_rtp(now, wall, track, from, datagram);
+                    self.on_rtp(now, wall, *track, from, datagram);
                 }
-            }
+            });
         }
+        self.ports = ports;
     }
 
     fn on_rtp(&mut self, now: Instant, wall: WallTime, track: usize, from: SocketAddr, datagram: Bytes) {
         let Some(pin) = self.pins.get_mut(track) else { return };
-        let packets = match pin.judge(now, from, &datagram) {
-            Verdict::Accept => vec![(now, datagram)],
+        let first = match pin.judge(now, from, &datagram) {
+            Verdict::Accept => Vec::new(),
             Verdict::Pinned(packets) => {
                 tracing::info!(track, source = %from, "RTP source pinned");
                 let _ = self.stats.remote.set(from);
@@ -194,7 +193,10 @@ impl Shell {
                 self.early_rtcp.push((of, source, report));
             }
         }
-        for (at, packet) in packets {
+        if first.is_empty() {
+            return self.session.on_track_rtp(now, wall, track, datagram);
+        }
+        for (at, packet) in first {
             let ago = i64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(0);
             self.session.on_track_rtp(at, WallTime(wall.0 - ago), track, packet);
         }
@@ -234,6 +236,7 @@ fn open(address: SocketAddr, sources: &[IpAddr]) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    datagrams::join_runs(&socket);
     // The kernel gives what net.core.rmem_max allows; less is not an error.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.set_nonblocking(true)?;

@@ -1,6 +1,6 @@
 //! The RTP fixed header (RFC 3550 §5.1), its extensions (RFC 8285) and padding; payloads are not copied.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// An RTP packet whose header made sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,10 @@ impl RtpPacket {
             }
             end -= padding;
         }
+        // Not a slice of it: a second reference would have to be counted, in an allocation of its own.
+        let mut payload = datagram;
+        payload.truncate(end);
+        payload.advance(start);
         Ok(Self {
             payload_type: second & 0x7f,
             marker: second & 0x80 != 0,
@@ -77,7 +81,7 @@ impl RtpPacket {
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([i0, i1, i2, i3]),
             extension,
-            payload: datagram.slice(start..end),
+            payload,
         })
     }
 

@@ -290,36 +290,39 @@ impl RtpSession {
             packet.payload = packet.payload.slice(2..);
             packet.ssrc = ssrc;
         }
-        let mut packets = vec![(now, packet)];
-        if track.ssrc != packets.first().map(|(_, p)| p.ssrc) {
+        if track.ssrc == Some(packet.ssrc) {
+            self.insert(index, now, packet);
+        } else {
             let recently = track.epoch_began.is_some_and(|t| now.saturating_duration_since(t) < EPOCH_PACE);
-            let Some((_, packet)) = packets.pop() else { return };
-            match track.admit_source(now, packet, recently) {
-                Some(first) => packets = first,
-                None => return,
+            let Some(first) = track.admit_source(now, packet, recently) else { return };
+            self.begin_source(now, index, first.first().map(|(_, p)| p.ssrc));
+            for (at, packet) in first {
+                self.insert(index, at, packet);
             }
-            self.begin_source(now, index, packets.first().map(|(_, p)| p.ssrc));
         }
         let Some(track) = self.tracks.get_mut(index) else { return };
         track.bye = None;
         track.last_packet = Some(now);
         track.rival = None;
         track.first_packet.get_or_insert(now);
-        for (at, packet) in packets {
-            track.reception.on_packet(at, &packet);
-            let counter = match track.jitter.insert(at, packet) {
-                Inserted::Accepted | Inserted::OnProbation => continue,
-                Inserted::Repaired => &self.stats.repaired,
-                Inserted::Duplicate => &self.stats.duplicate,
-                Inserted::Late => &self.stats.late,
-            };
-            IngestStats::add(counter, 1);
-        }
         self.release(now, index);
         self.maybe_start(now);
         if self.config.can_report {
             self.last_report.get_or_insert(now);
         }
+    }
+
+    /// A packet of the track's source into its reorder buffer.
+    fn insert(&mut self, index: usize, at: Instant, packet: RtpPacket) {
+        let Some(track) = self.tracks.get_mut(index) else { return };
+        track.reception.on_packet(at, &packet);
+        let counter = match track.jitter.insert(at, packet) {
+            Inserted::Accepted | Inserted::OnProbation => return,
+            Inserted::Repaired => &self.stats.repaired,
+            Inserted::Duplicate => &self.stats.duplicate,
+            Inserted::Late => &self.stats.late,
+        };
+        IngestStats::add(counter, 1);
     }
 
     /// A source's first packet: the first of the track, or one that takes over.

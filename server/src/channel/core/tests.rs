@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use media::{AacConfig, H264Config, OpusConfig, WallTime};
+use packager::validate::{Findings, Playlist, check_across, check_one, check_update};
 use packager::{Directives, Reload};
 
 use super::*;
@@ -336,4 +337,199 @@ fn a3_sound_ahead_of_the_picture_at_the_end_is_kept_as_far_as_there_is_room() {
     let lengths: Vec<f64> =
         playlist.lines().filter_map(|l| l.strip_prefix("#EXTINF:")?.strip_suffix(',')?.parse().ok()).collect();
     assert!(lengths.len() == 2 && lengths[1] > 2.4 && lengths[1] < 2.5, "{lengths:?}");
+}
+
+/// A ladder whose rungs are encoded here, three pictures late.
+struct Encoding {
+    rig: Rig,
+    inside: VecDeque<EngineInput>,
+    /// As the engine has been told.
+    suspended: Vec<RenditionId>,
+    /// Rungs that wait for a forced picture.
+    closed: Vec<RenditionId>,
+    /// Suspended when the engine starts, ahead of its first unit.
+    at_start: Option<&'static str>,
+    /// The playlists as they were last.
+    shown: Vec<(&'static str, String)>,
+}
+
+const RUNGS: [&str; 2] = ["v360", "v180"];
+
+impl Encoding {
+    fn new(ladder: Ladder) -> Self {
+        let mut rig = Rig::new(ladder);
+        rig.core.begin_session();
+        let shown = ["src", "v360", "v180"].map(|id| (id, String::new())).into();
+        Self { rig, inside: VecDeque::new(), suspended: vec![], closed: vec![], at_start: None, shown }
+    }
+
+    fn suspend(&mut self, rungs: &[&str]) {
+        self.suspended = rungs.iter().map(|id| id.parse().unwrap()).collect();
+        self.closed.extend(self.suspended.clone());
+        self.rig.core.on_engine(EngineEvent::Suspended(self.suspended.clone()));
+        self.look();
+    }
+
+    fn feed(&mut self, from: i64, to: i64) {
+        for unit in (Publisher { audio: None, ..camera() }).units(from, to) {
+            self.rig.feed(vec![unit]);
+            if let Some(rung) = self.at_start.take_if(|_| !self.rig.specs.is_empty()) {
+                self.suspend(&[rung]);
+            }
+            self.inside.extend(self.rig.engine.drain(..));
+            while self.inside.len() > 3 {
+                let EngineInput { unit, force_key } = self.inside.pop_front().unwrap();
+                for id in RUNGS {
+                    let rendition: RenditionId = id.parse().unwrap();
+                    if force_key && !self.suspended.contains(&rendition) {
+                        self.closed.retain(|closed| *closed != rendition);
+                    }
+                    if !self.closed.contains(&rendition) {
+                        let unit = AccessUnit { key: force_key, dts: unit.pts, config: h264(20), ..unit.clone() };
+                        self.rig.core.on_engine(EngineEvent::Unit { rendition, unit });
+                    }
+                }
+            }
+            self.look();
+        }
+    }
+
+    /// As viewers who reload at every change see it: each playlist keeps the rules, by itself, over time and with the others.
+    fn look(&mut self) {
+        let mut findings = Findings::default();
+        for (id, shown) in &mut self.shown {
+            let snapshot = self.rig.set.borrow().find(id).map(|view| view.snapshots.borrow().clone());
+            let Some(snapshot) = snapshot.filter(|s| s.is_playable()) else { continue };
+            let text = snapshot.playlist(false, &[]);
+            let now = Playlist::read(&text, &mut findings).unwrap();
+            let before = Playlist::read(shown, &mut Findings::default());
+            check_one(&now, before.as_ref().map(Playlist::edge), &mut findings);
+            if let Some(before) = &before {
+                check_update(before, &now, &mut findings);
+            }
+            *shown = text;
+        }
+        let read: Vec<_> = self
+            .shown
+            .iter()
+            .filter_map(|(id, text)| Some((*id, Playlist::read(text, &mut Findings::default())?)))
+            .collect();
+        for (id, other) in read.iter().skip(1) {
+            check_across((read[0].0, &read[0].1), (id, other), &mut findings);
+        }
+        assert_eq!(findings.faults().collect::<Vec<_>>(), []);
+    }
+
+    fn offered(&self) -> Vec<String> {
+        self.rig.set.borrow().offered().map(|view| view.id.to_string()).collect()
+    }
+
+    fn warned(&self) -> bool {
+        self.rig.core.messages().iter().any(|m| m.level == "warning" && m.text.contains("v180 is suspended"))
+    }
+}
+
+fn two_rungs(passthrough: bool) -> Ladder {
+    let rung = |height| Rung { height, bitrate: 700_000, max_frame_rate: None, preset: "veryfast".into() };
+    Ladder { passthrough, rungs: vec![rung(360), rung(180)], ..Ladder::passthrough() }
+}
+
+/// Which of the listed segments are gaps.
+fn gaps(playlist: &str) -> Vec<bool> {
+    let mut gap = false;
+    let mut found = Vec::new();
+    for line in playlist.lines() {
+        gap |= line == "#EXT-X-GAP";
+        if line.starts_with("#EXTINF") {
+            found.push(std::mem::take(&mut gap));
+        }
+    }
+    found
+}
+
+/// A44, A58: nothing of the channel waits for it, and it comes back where a segment begins.
+#[test]
+fn a44_a58_a_suspended_rung_goes_on_with_gaps_and_comes_back_with_a_whole_segment() {
+    let mut live = Encoding::new(two_rungs(true));
+    live.feed(0, 5_000);
+    assert_eq!(live.offered(), ["src", "v360", "v180"]);
+    live.suspend(&["v180"]);
+    assert_eq!(live.offered(), ["src", "v360"], "who comes now does not choose it");
+    assert!(live.warned(), "{:?}", live.rig.core.messages());
+    for half in 10..30 {
+        live.feed(half * 500, half * 500 + 500);
+        let (src, gone) = (live.rig.snapshot("src").position().unwrap(), live.rig.snapshot("v180").position().unwrap());
+        assert_eq!(gone.msn, src.msn, "{}", live.rig.playlist("v180"));
+        let reload = Directives { msn: Some(gone.msn), part: gone.part, skip: false };
+        assert_eq!(live.rig.snapshot("v180").reload(&reload), Reload::Now, "no viewer's reload is held for long");
+        // A part, and what the last picture's own end is waited for.
+        assert!(src.part.unwrap().abs_diff(gone.part.unwrap()) <= 2, "{src:?} {gone:?}");
+    }
+    let status = live.rig.core.rendition_status();
+    let of = |id: &str| status.iter().find(|r| r.id.as_str() == id).unwrap().clone();
+    assert!(of("v180").suspended && !of("v360").suspended && of("v180").track.bitrate == 0);
+    // Its encoder begins at the source's key frame at 15 s, and the next segment at 16 s.
+    live.suspend(&[]);
+    assert!(!live.warned());
+    live.feed(15_000, 20_000);
+    let playlist = live.rig.playlist("v180");
+    assert_eq!(gaps(&playlist), [false, false, false, true, true, true, true, true, false], "{playlist}");
+    assert_eq!(live.offered(), ["src", "v360"], "who joined now would meet gaps");
+    live.feed(20_000, 23_000);
+    assert_eq!(live.offered(), ["src", "v360", "v180"]);
+    for id in ["src", "v360", "v180"] {
+        let playlist = live.rig.playlist(id);
+        assert_eq!((discontinuities(&playlist), playlist.matches("#EXT-X-MAP").count()), (0, 1), "{playlist}");
+        assert_eq!(live.rig.snapshot(id).position().unwrap().msn, 1011);
+    }
+    assert!(!live.rig.playlist("v360").contains("GAP"));
+    // Hours of it keep no more than the window.
+    live.suspend(&["v180"]);
+    live.feed(23_000, 120_000);
+    assert_eq!((live.rig.snapshot("v180").retained_bytes(), gaps(&live.rig.playlist("v180")).len()), (0, 12));
+}
+
+#[test]
+fn a_rung_that_is_suspended_before_it_began_is_not_waited_for_and_begins_later() {
+    let mut live = Encoding::new(two_rungs(false));
+    live.at_start = Some("v180");
+    live.feed(0, 9_000);
+    assert!(!live.rig.snapshot("v180").is_playable());
+    assert_eq!(live.offered(), ["v360"]);
+    live.suspend(&[]);
+    live.feed(9_000, 18_000);
+    assert_eq!(live.offered(), ["v360", "v180"]);
+    let playlist = live.rig.playlist("v180");
+    assert!(!gaps(&playlist)[gaps(&playlist).len() - 3..].contains(&true), "{playlist}");
+}
+
+#[test]
+fn the_last_rung_on_offer_stays_on_offer() {
+    let mut live = Encoding::new(two_rungs(false));
+    live.feed(0, 5_000);
+    live.suspend(&["v180"]);
+    live.feed(5_000, 9_000);
+    live.suspend(&["v360"]);
+    assert_eq!(live.offered(), ["v360", "v180"], "the one is gone, the other has come back too lately");
+    live.feed(9_000, 18_000);
+    assert_eq!(live.offered(), ["v180"]);
+}
+
+#[test]
+fn what_was_suspended_is_not_when_the_publisher_returns() {
+    let mut live = Encoding::new(two_rungs(true));
+    live.feed(0, 5_000);
+    live.suspend(&["v180"]);
+    live.feed(5_000, 7_500);
+    live.rig.core.end_session();
+    assert!(!live.warned());
+    live.look();
+    live.rig.core.begin_session();
+    live.inside.clear();
+    (live.suspended, live.closed) = (vec![], vec![]);
+    live.feed(0, 9_000);
+    assert_eq!(live.offered(), ["src", "v360", "v180"]);
+    let playlist = live.rig.playlist("v180");
+    assert_eq!(discontinuities(&playlist), 1, "{playlist}");
+    assert!(gaps(&playlist).ends_with(&[false, false, false, false]), "{playlist}");
 }
