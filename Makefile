@@ -6,6 +6,7 @@ help:
 	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
 	@echo "make test   install what is missing, run every test"
 	@echo "make bench  run the benchmarks, write docs/bench/latest.md"
+	@echo "make latency  measure glass to glass in Chromium, write docs/bench/glass-to-glass.md"
 	@echo "make soak   play for FISHLADDER_SOAK_SECONDS (60) with every kind of player at once"
 	@echo "make test-gpu  what only an NVIDIA GPU can show; skipped aloud without one"
 	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
@@ -58,7 +59,8 @@ clean:
 	cargo clean
 	rm -rf web/dist web/node_modules tests/browser/node_modules .venv
 
-# Glass-to-glass latency, rung switches and the publisher's return in Chromium: figures that a busy machine distorts.
+# Glass-to-glass latency and rung switches in Chromium: figures that a busy machine distorts. FISHLADDER_LATENCY_SECONDS=300 is
+# the long form.
 latency: build
 	@scripts/setup.sh test
-	cargo test --release -p e2e --locked --test browser -- --test-threads=1 --nocapture
+	@scripts/bench-latency.sh

@@ -25,6 +25,9 @@ const MAX_PART_SAMPLES: usize = 512;
 /// Bytes in a segment, 64 MiB: over 200 Mbit/s. Above it samples are dropped until the next segment.
 const MAX_SEGMENT_BYTES: usize = 64 << 20;
 
+/// Beyond TARGETDURATION: less than the half second that would round to another one.
+const MAX_EXCESS: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000 * 499);
+
 /// A picture this close to a cut begins its segment: cuts lie on whole milliseconds, and times are rounded.
 const CUT_TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
 
@@ -143,7 +146,7 @@ impl Rendition {
             return;
         }
         while self.cuts.len() > CUTS_AHEAD {
-            self.place_held(None);
+            self.end_held_with_segment();
             self.skip_cut(None);
         }
     }
@@ -197,6 +200,13 @@ impl Rendition {
         if drift * 2 > frame * 3 {
             self.fill_gap(at, timescale);
         } else if drift * 2 < frame * -3 {
+            self.dropped += 1;
+            return;
+        }
+        // Nothing has cut the sound yet, and the segment has no room for it: the picture ended where it was due to be cut (A3).
+        let begun = self.open.as_ref().map_or(MediaDuration::ZERO, |open| open.duration);
+        let ends = begun + MediaDuration::from_ticks(self.samples_ticks + frame, timescale);
+        if ends > self.timing.target() + MAX_EXCESS {
             self.dropped += 1;
             return;
         }
@@ -254,7 +264,7 @@ impl Rendition {
 
     /// The session ended: completes the open part and segment with nominal durations. The channel lives on.
     pub fn flush(&mut self) {
-        self.place_held(None);
+        self.end_held_with_segment();
         while !self.cuts.is_empty() {
             self.skip_cut(None);
         }
@@ -350,6 +360,13 @@ impl Rendition {
     fn begin_of(&self, cut: &Cut, unit: &AccessUnit) -> MediaTime {
         let own = unit.pts - cut.at <= CUT_TOLERANCE;
         cut.at - if own { unit.pts - unit.dts } else { self.lag }
+    }
+
+    /// Gives the held unit its duration without a next one: it ends where the next segment begins, if that is known. Past it, that
+    /// segment would not begin on a whole millisecond, and its date would not add up (A16).
+    fn end_held_with_segment(&mut self) {
+        let begins = self.cuts.front().map(|cut| cut.at - self.lag);
+        self.place_held(begins.filter(|begins| self.held.as_ref().is_some_and(|held| held.dts < *begins)));
     }
 
     /// Gives the held unit its duration: up to the next unit, but not longer than a part may last (A23).

@@ -464,7 +464,7 @@ fn probe(bytes: &[&[u8]], entries: &str) -> Option<String> {
 }
 
 #[test]
-fn b1_b9_b10_golden_h264_baseline_init_and_parts() {
+fn b1_b6_b9_b10_golden_h264_baseline_init_and_parts() {
     let pictures: Vec<(i64, &[u8])> = (0..).zip(BASELINE_PICTURES).collect();
     let cuts = [MediaTime::from_millis(1000), MediaTime::from_ticks(90_000 + FRAME, 90_000)];
     let (made, parts) = package(video(&baseline(), &pictures), &cuts);
@@ -592,7 +592,7 @@ fn records_that_are_cut_short_make_no_init_segment() {
 }
 
 #[test]
-fn b1_b13_golden_aac_init_and_parts() {
+fn b1_b6_b13_golden_aac_init_and_parts() {
     let cuts = [MediaTime::from_millis(1000), MediaTime::from_ticks(48_000 + 2 * 1024, 48_000)];
     let (made, parts) = package(audio(&common::aac_config(), &[(1024, AAC_FRAME); 3]), &cuts);
 
@@ -616,7 +616,7 @@ fn b1_b13_golden_aac_init_and_parts() {
 
 /// Packets of different lengths in one part: a duration comes from its packet, not from a constant (B12).
 #[test]
-fn b1_b12_golden_opus_init_and_part() {
+fn b1_b6_b12_golden_opus_init_and_part() {
     let frames = [(960, OPUS_20_MS), (480, OPUS_10_MS), (960, OPUS_20_MS)];
     let (made, parts) = package(audio(&opus(), &frames), &[MediaTime::from_millis(1000)]);
 

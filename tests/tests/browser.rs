@@ -18,7 +18,8 @@ fn have_browser() -> bool {
 /// Runs play.mjs and prints its report, which holds the figures.
 async fn play(base: &str, channel: &str, options: Value) -> Value {
     let arguments = [base, channel, &options.to_string()];
-    let report = browser("play.mjs", &arguments, Duration::from_secs(240)).await;
+    let looking = options["seconds"].as_u64().unwrap_or(0);
+    let report = browser("play.mjs", &arguments, Duration::from_secs(220 + looking)).await;
     println!("{channel} {options}: {report:#}");
     report
 }
@@ -41,25 +42,40 @@ fn check_smooth(seen: &Value) {
     assert!(number("audioBytes") > 0.0, "no sound: {seen}");
 }
 
-/// Prints the figure, past the harness which keeps the output of tests that pass, and holds it to the product's goal.
-fn check_latency(what: &str, seen: &Value, goal_ms: f64) {
-    let p50 = seen["p50"].as_f64().unwrap();
-    let p95 = &seen["p95"];
-    let figure = format!("FIGURE glass to glass, {what}: p50 {p50} ms, p95 {p95} ms (goal: p50 ≤ {goal_ms} ms)\n");
+/// Seconds to look at: a few in a test, minutes in `scripts/bench-latency.sh`.
+fn seconds(usual: u64) -> u64 {
+    std::env::var("FISHLADDER_LATENCY_SECONDS").map_or(usual, |text| text.parse().expect("FISHLADDER_LATENCY_SECONDS"))
+}
+
+/// Prints the figures as `scripts/bench-latency.sh` reads them, past the harness which keeps the output of tests that pass, and
+/// holds them to what even a busy machine keeps. The script has the product's goals.
+fn check_latency(what: &str, seen: &Value, bound_ms: f64) {
+    let number = |key: &str| seen[key].as_f64().unwrap_or_else(|| panic!("no {key}: {seen}"));
+    let (p50, p95, lasted) = (number("p50"), number("p95"), number("seconds"));
+    let figure = format!("GLASS | {what} | {lasted:.0} | {p50} | {p95} | {} |\n", seen["stalls"]);
     std::io::stderr().write_all(figure.as_bytes()).unwrap();
-    assert!(p50 <= goal_ms, "{what}: p50 {p50} ms: {seen}");
+    assert!(p50 <= bound_ms, "{what}: p50 {p50} ms: {seen}");
+}
+
+async fn passthrough_latency(part_target: &str, bound_ms: f64) {
+    if !have_browser() {
+        return;
+    }
+    let server = Server::start(&["ladder.default=passthrough", &format!("hls.part_target={part_target}")]).await;
+    let publish = json!({ "width": 640, "height": 360, "fps": 30 });
+    let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": seconds(20) })).await;
+    check_latency(&format!("passthrough, parts of {part_target}"), &report["first"], bound_ms);
+    check_smooth(&report["first"]);
 }
 
 #[tokio::test]
 async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
-    if !have_browser() {
-        return;
-    }
-    let server = Server::start(&["ladder.default=passthrough"]).await;
-    let publish = json!({ "width": 640, "height": 360, "fps": 30 });
-    let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": 20 })).await;
-    check_smooth(&report["first"]);
-    check_latency("passthrough, 200 ms parts", &report["first"], 1200.0);
+    passthrough_latency("200ms", 1200.0).await;
+}
+
+#[tokio::test]
+async fn parts_of_100_ms_bring_latency_down() {
+    passthrough_latency("100ms", 1000.0).await;
 }
 
 #[tokio::test]
@@ -71,11 +87,11 @@ async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
         { height = 360, bitrate = "500k", preset = "veryfast" }, { height = 180, bitrate = "200k", preset = "ultrafast" }] }"#;
     let server = Server::start(&[&format!("ladders.test={}", ladder.replace('\n', " ")), "ladder.default=test"]).await;
     let publish = json!({ "width": 960, "height": 540, "fps": 30 });
-    let options = json!({ "publish": publish, "seconds": 15, "height": 360, "switch": 8 });
+    let options = json!({ "publish": publish, "seconds": seconds(15), "height": 360, "switch": 8 });
     let report = play(server.base(), "stage", options).await;
+    check_latency("software ladder at 360p, parts of 200ms", &report["first"], 1600.0);
     check_smooth(&report["first"]);
     assert_eq!(report["first"]["height"], 360);
-    check_latency("software ladder at 360p", &report["first"], 1600.0);
     let switches = report["switches"].as_array().unwrap();
     assert_eq!(switches.len(), 4, "three renditions and back: {report}");
     for switched in switches {
@@ -132,7 +148,10 @@ async fn the_demo_plays_with_picture_and_sound_in_every_rendition() {
     server.live("demo", &["src", "v480", "v360", "aac", "opus"]).await;
     let report = play(server.base(), "demo", json!({ "seconds": 8, "switch": 6 })).await;
     check_smooth(&report["first"]);
-    let mut heights: Vec<_> = report["levels"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+    // A59: hls.js takes a level without a height for sound alone and passes it over.
+    let levels = report["levels"].as_array().unwrap();
+    assert!(levels.iter().all(|height| height.as_u64() > Some(0)), "{report}");
+    let mut heights: Vec<_> = levels.iter().filter_map(Value::as_u64).collect();
     heights.dedup();
     assert_eq!(heights.len(), 3, "{report}");
     for switched in report["switches"].as_array().unwrap() {

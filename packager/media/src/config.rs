@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn codecs_parameter_comes_from_the_sps_bytes() {
+    fn b14_codecs_parameter_comes_from_the_sps_bytes() {
         let c = TrackConfig::H264(H264Config {
             sps: Bytes::from_static(&[0x67, 0x64, 0x00, 0x1f, 0xac]),
             pps: vec![],

@@ -20,7 +20,7 @@ fn key_pts(units: &[media::AccessUnit]) -> Vec<MediaTime> {
 }
 
 #[tokio::test]
-async fn every_rung_has_every_picture_at_its_exact_time_and_keys_only_where_forced() {
+async fn b17_every_rung_has_every_picture_at_its_exact_time_and_keys_only_where_forced() {
     if !gstreamer_or_skip() {
         return;
     }

@@ -486,7 +486,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_as_clients_send_them() {
+    fn a37_a42_directives_as_clients_send_them() {
         let d = |msn, part, skip| Ok(Directives { msn, part, skip });
         for (query, expected) in [
             (None, d(None, None, false)),
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_only_where_it_is_wanted() {
+    fn a49_gzip_only_where_it_is_wanted() {
         let ask = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));

@@ -124,7 +124,7 @@ fn held(rig: &Rig) -> String {
 }
 
 #[tokio::test]
-async fn the_multivariant_playlist_waits_for_every_rendition_but_not_for_ever() {
+async fn a48_the_multivariant_playlist_waits_for_every_rendition_but_not_for_ever() {
     let (mut aac, opus) = (Feed::new("aac"), Feed::new("opus"));
     let (rig, _keep) = stage(&[&aac, &opus]);
     let r = rig.get("/live/demo/index.m3u8").await;
@@ -141,7 +141,7 @@ async fn the_multivariant_playlist_waits_for_every_rendition_but_not_for_ever() 
 }
 
 #[tokio::test]
-async fn a_playlist_is_tagged_compressed_and_reports_the_others() {
+async fn a33_a49_a50_a51_a_playlist_is_tagged_compressed_and_reports_the_others() {
     let (mut aac, mut opus) = (Feed::new("aac"), Feed::new("opus"));
     aac.seconds(8).publish();
     opus.seconds(7).publish();
@@ -159,6 +159,8 @@ async fn a_playlist_is_tagged_compressed_and_reports_the_others() {
     assert!(body.lines().any(|l| l == report), "{report} is not in\n{body}");
     assert!(!body.contains("../aac/"));
     assert_eq!(header(&plain, "vary"), "Accept-Encoding");
+    // A51: a wrong one makes Apple's players throw a playlist away.
+    assert!(plain.headers().get("last-modified").is_none());
     assert_eq!(header(&plain, "cache-control"), "public, max-age=1");
 
     let packed = rig.ask("GET", path, &[("accept-encoding", "gzip, br")], "").await;
@@ -181,7 +183,7 @@ async fn a_playlist_is_tagged_compressed_and_reports_the_others() {
 }
 
 #[tokio::test]
-async fn waiters_of_one_moment_share_one_rendering() {
+async fn a43_waiters_of_one_moment_share_one_rendering() {
     let mut aac = Feed::new("aac");
     aac.seconds(4).publish();
     let playlists = playlists::Playlists::default();
@@ -206,7 +208,7 @@ async fn waiters_of_one_moment_share_one_rendering() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocking_reload_is_held_until_its_part_is_there() {
+async fn a35_a38_a_blocking_reload_is_held_until_its_part_is_there() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -237,7 +239,7 @@ async fn a_blocking_reload_is_held_until_its_part_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_ends_after_three_target_durations() {
+async fn a40_a_hold_ends_after_three_target_durations() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -259,7 +261,7 @@ async fn a_hold_ends_after_three_target_durations() {
 }
 
 #[tokio::test]
-async fn directives_that_cannot_be_met_are_400_at_once() {
+async fn a37_a39_directives_that_cannot_be_met_are_400_at_once() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -291,7 +293,7 @@ async fn a_delta_update_skips_when_asked() {
 }
 
 #[tokio::test]
-async fn a_hinted_part_is_held_and_sent_whole() {
+async fn a30_a50_a55_a_hinted_part_is_held_and_sent_whole() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -315,7 +317,7 @@ async fn a_hinted_part_is_held_and_sent_whole() {
 }
 
 #[tokio::test]
-async fn segments_are_their_parts_and_take_ranges() {
+async fn a26_b16_segments_are_their_parts_and_take_ranges() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -363,7 +365,7 @@ async fn segments_are_their_parts_and_take_ranges() {
 }
 
 #[tokio::test]
-async fn the_end_wakes_everybody() {
+async fn a46_the_end_wakes_everybody() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);
@@ -388,7 +390,7 @@ async fn the_end_wakes_everybody() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_frees_its_hold() {
+async fn a43_a_client_that_goes_frees_its_hold() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
     let (rig, _keep) = stage(&[&aac]);

@@ -69,7 +69,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_versions_are_offered_by_alpn() {
+async fn a52_both_versions_are_offered_by_alpn() {
     let files = Files::new();
     let tls = Tls::open(&files.tls).unwrap();
     let s = server(Limits { header: SHORT, ..LIMITS }, Some(tls.acceptor())).await;

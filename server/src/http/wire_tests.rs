@@ -153,7 +153,7 @@ async fn slow_headers_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_go_but_held_requests_stay() {
+async fn a53_idle_connections_go_but_held_requests_stay() {
     let s = server(Limits { idle: SHORT, ..LIMITS }, None).await;
     let mut held = s.raw("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut silent = s.raw("").await;
