@@ -528,7 +528,8 @@ fn attend(pad: &gst::Pad, gate: &Arc<Gate>) {
                 }
                 // Ahead of an encoder's first picture it does harm (see `force_keys`).
                 if !(state.open && state.begun) {
-                    return gst::PadProbeReturn::Drop;
+                    // Not `Drop`: the bindings have freed the event by then, and GStreamer complains that it is gone.
+                    return gst::PadProbeReturn::Handled;
                 }
             }
             Some(gst::PadProbeData::Buffer(buffer)) => {
