@@ -65,12 +65,6 @@ impl Asked {
         }
     }
 
-    /// Who asks for an msn has seen a playlist: where there is none yet, the server was started anew a moment ago. Players take a
-    /// 404 then for the end and a 503 for a reason to wait for a long time, so they are held until the publisher is back.
-    fn resumes(&self) -> bool {
-        self.directives.is_ok_and(|d| d.msn.is_some())
-    }
-
     fn has(&self, etag: &str) -> bool {
         self.if_none_match.as_deref().is_some_and(|tags| names_etag(tags, etag))
     }
@@ -100,7 +94,7 @@ pub async fn object(
 ) -> Response<Body> {
     let Some(channel) = app.rooms.channel(name.as_str()) else { return no_channel() };
     let set = match &object {
-        Object::Playlist if asked.resumes() => begun(app, &channel).await,
+        Object::Playlist => begun(app, &channel).await,
         _ => channel.renditions.borrow().clone(),
     };
     let Some(view) = set.find(rendition.as_str()) else { return missing("there is no such rendition") };
@@ -166,7 +160,6 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, aske
         Err(why) => return refused(why),
     };
     let snapshot = match wait(app, view, |s| match s.reload(&directives) {
-        _ if !s.is_playable() && !asked.resumes() => Step::Answer(Err(not_yet())),
         _ if !s.is_playable() => Step::Wait,
         Reload::Now => Step::Answer(Ok(s.clone())),
         Reload::Refuse(why) => Step::Answer(Err(refused(why))),
@@ -184,7 +177,10 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, aske
     playlist_response(&rendered, directives.msn.is_some(), asked)
 }
 
-/// The channel's renditions, awaited for as long as one may be held while there are none at all.
+/// The channel's renditions, awaited for as long as one may be held while there are none at all. Who asks for a rendition knows it
+/// from a playlist: where there is none yet, the server was started anew a moment ago. Players take a 404 then for the end and a
+/// 503 for a reason to wait for a long time (hls.js asks without directives when a blocking reload was cut off), so they are held
+/// until the publisher is back.
 async fn begun(app: &App, channel: &Channel) -> Arc<RenditionSet> {
     let mut sets = channel.renditions.clone();
     let is_there = |set: &Arc<RenditionSet>| !(set.video.is_empty() && set.audio.is_empty());
