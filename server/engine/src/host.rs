@@ -152,9 +152,15 @@ impl DeviceHost {
                 // Asked for, or nobody is left who could ask.
                 _ = killed => None,
             };
-            if status.is_none() {
-                let _ = child.kill().await;
-            }
+            let status = match status {
+                // A session saw it dying earlier than this task and has put another one in its place: a death all the same.
+                None if is_exiting(pid) => Some(child.wait().await),
+                None => {
+                    let _ = child.kill().await;
+                    None
+                }
+                status => status,
+            };
             let _ = present.compare_exchange(pid, 0, Ordering::Relaxed, Ordering::Relaxed);
             if let Some(log) = log {
                 log.abort();
