@@ -177,7 +177,7 @@ compare() { # how, name, goal, our URL, URL of nginx as built, URL of the tuned 
   ratio=$(printf '%s\n' "${to_plain[@]}" | median)
   printf '| %s | %d | %.0f | %.0f | %.2f | %s | %s | %.0f | %.2f |\n' "$2" "$size" \
     "$(printf '%s\n' "${ours[@]}" | median)" "$(printf '%s\n' "${plain[@]}" | median)" "$ratio" "$3" \
-    "$(awk -v a="$ratio" -v b="$3" 'BEGIN { print a >= b ? "yes" : "no" }')" \
+    "$(awk -v a="$ratio" -v b="$3" 'BEGIN { print (a >= b ? "yes" : "no") }')" \
     "$(printf '%s\n' "${tuned[@]}" | median)" "$(printf '%s\n' "${to_tuned[@]}" | median)" | tee -a "$report"
 }
 {
