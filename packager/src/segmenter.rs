@@ -42,7 +42,7 @@ const TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
 pub struct Segmenter {
     timing: ChannelTiming,
     next_msn: u64,
-    /// Where the open segment began; None before the first cut.
+    /// Where the open segment began; None before a publisher's first cut.
     start: Option<MediaTime>,
     last_key: Option<MediaTime>,
     /// Distance of the last two key frames.
@@ -80,29 +80,42 @@ impl Segmenter {
         self.clock = Some(map);
     }
 
-    /// The next key frame begins a new segment behind a DISCONTINUITY (new publisher, jump, changed parameters).
+    /// The next key frame begins a new segment behind a DISCONTINUITY: the parameters changed.
     pub fn discontinuity(&mut self) {
         self.discontinuity = true;
+    }
+
+    /// As [`Segmenter::discontinuity`], and nothing is missing before it: another publisher, whose media lies anywhere behind
+    /// what is complete.
+    pub fn new_publisher(&mut self) {
+        self.discontinuity = true;
+        self.start = None;
     }
 
     /// Shows the leading track's next unit, in decode order. Call it until it returns None: after a stall there are
     /// segments without media to cut first. A cut less than a millisecond before `pts` begins with this unit.
     pub fn on_unit(&mut self, pts: MediaTime, key: bool) -> Option<Cut> {
-        let Some(start) = self.start.filter(|_| !self.discontinuity) else {
-            if !key {
-                return None;
-            }
-            let discontinuity = self.start.is_some();
-            self.last_key = Some(pts);
-            self.gop = None;
-            self.cut_without_key = false;
-            return Some(self.cut(pts, discontinuity));
+        let Some(start) = self.start else {
+            return if key { Some(self.begin(pts, self.discontinuity)) } else { None };
         };
+        if self.discontinuity && !key {
+            return None;
+        }
         let elapsed = pts - start;
         let target = start + self.timing.settings.segment_target;
         let in_hole = pts > target && self.previous.is_none_or(|previous| previous < target);
         let room = if in_hole { FRAME_BEHIND_HOLE } else { MediaDuration::ZERO };
-        if elapsed + room > self.timing.longest_segment() {
+        let stalled = elapsed + room > self.timing.longest_segment();
+        if self.discontinuity {
+            if !(stalled && in_hole) {
+                return Some(self.begin(pts, true));
+            }
+            // What is missing before the discontinuity is cut like any stall.
+            let cut = self.cut(target, false);
+            self.discontinuity = true;
+            return Some(cut);
+        }
+        if stalled {
             // The leading track stalled: the boundary lies in the hole, and what is missing beyond it becomes segments of
             // the usual length.
             return Some(self.cut(if in_hole { target } else { start + self.timing.longest_segment() }, false));
@@ -148,6 +161,14 @@ impl Segmenter {
 
     pub fn next_msn(&self) -> u64 {
         self.next_msn
+    }
+
+    /// Cuts at a key frame that has nothing to do with those before it.
+    fn begin(&mut self, at: MediaTime, discontinuity: bool) -> Cut {
+        self.last_key = Some(at);
+        self.gop = None;
+        self.cut_without_key = false;
+        self.cut(at, discontinuity)
     }
 
     /// Segments begin at whole milliseconds: dates have no finer unit (A15), and must add up with the durations.
@@ -251,6 +272,20 @@ mod tests {
         let cut = segmenter.on_unit(at, true);
         assert!(cut.is_some_and(|c| c.discontinuity && c.msn == 8 && c.at == at));
         assert_eq!(segmenter.on_unit(at, true), None);
+    }
+
+    #[test]
+    fn a3_a_stall_before_a_discontinuity_becomes_segments_of_the_usual_length() {
+        let mut segmenter = Segmenter::new(SETTINGS, 7);
+        cuts(&mut segmenter, 30, 0..40);
+        segmenter.discontinuity();
+        let found: Vec<_> = std::iter::from_fn(|| segmenter.on_unit(MediaTime::from_millis(7000), true)).collect();
+        let found: Vec<_> = found.iter().map(|cut| (cut.at.millis(), cut.discontinuity)).collect();
+        assert_eq!(found, [(2000, false), (4000, false), (6000, false), (7000, true)]);
+        // Nobody's media is missing before another publisher's.
+        segmenter.new_publisher();
+        let cut = segmenter.on_unit(MediaTime::from_millis(60_000), true);
+        assert!(cut.is_some_and(|cut| cut.discontinuity && cut.msn == 12 && cut.at.millis() == 60_000), "{cut:?}");
     }
 
     /// A16: the mapping of media to wall-clock time moves in small steps.

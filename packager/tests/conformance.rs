@@ -427,7 +427,7 @@ impl Channel {
         let rung = self.rung.as_ref().and_then(|rung| rung.watch.rendition.end_time());
         let end = ends.chain([self.video.rendition.end_time(), rung]).max().flatten().unwrap();
         self.offset = end - MediaTime::from_ticks(picture.dts, 90_000);
-        self.segmenter.discontinuity();
+        self.segmenter.new_publisher();
         for (sound, _) in &mut self.sound {
             let frames = picture.pts * i64::from(sound.config.timescale()) / 90_000 / sound.frame + 1;
             sound.next = sound.next.max(frames * sound.frame);

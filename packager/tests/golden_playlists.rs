@@ -83,7 +83,7 @@ impl Live {
     /// The publisher goes; another comes on this frame, with a key frame.
     fn new_publisher(&mut self, next: i64, config: Arc<TrackConfig>) {
         self.rendition.flush();
-        self.segmenter.discontinuity();
+        self.segmenter.new_publisher();
         (self.next, self.last_key, self.config) = (next, None, config);
     }
 }

@@ -412,7 +412,7 @@ impl Core {
                 session.offset = Some(offset);
                 // The channel's very first stretch needs no DISCONTINUITY before it.
                 if self.segmenter.next_msn() > self.first_msn {
-                    self.segmenter.discontinuity();
+                    self.segmenter.new_publisher();
                 }
                 if let Some(map) = session.clock {
                     self.segmenter.clock(map.shifted(offset));
