@@ -16,6 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::stun::{self, Protocol};
+use crate::datagrams;
 
 /// Datagrams between the port and one session: about half a second at 20 Mbit/s. When full the newest is dropped and
 /// counted; the session sees it as loss.
@@ -26,8 +27,10 @@ const PEERS_PER_SESSION: usize = 16;
 const PEER_SILENT: Duration = Duration::from_secs(5);
 /// Enough for a burst of key frames from many publishers while the reader is off the CPU.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// Longest datagram read; WebRTC stays under 1500, loopback may carry more.
+/// Longest datagram taken; WebRTC stays under 1500, loopback may carry more.
 const MTU: usize = 9000;
+/// Read of one socket before the others of its thread have their turn.
+const BATCH: usize = 64;
 
 pub struct Datagram {
     /// Our address that it came to.
@@ -40,7 +43,7 @@ pub struct Datagram {
 /// Counters of what the port did not deliver.
 #[derive(Debug, Default)]
 pub struct PortStats {
-    /// Nobody's: unknown addresses, unknown ufrags, not a protocol of ours.
+    /// Nobody's: unknown addresses, unknown ufrags, not a protocol of ours, too long.
     pub stray: AtomicU64,
     /// A session's queue was full.
     pub overflow: AtomicU64,
@@ -100,18 +103,24 @@ impl Port {
         let Some((local, socket)) = self.sockets.get(index) else { return };
         let mut buffer = BytesMut::new();
         loop {
-            // One allocation serves many datagrams: each takes its slice of it.
-            if buffer.capacity() < MTU {
-                buffer.reserve(16 * MTU);
+            // An error here is the end of the runtime; those of the socket are some peer's (ICMP), and it stays good.
+            if socket.readable().await.is_err() {
+                return;
             }
-            match socket.recv_buf_from(&mut buffer).await {
-                Ok((_, peer)) => {
-                    let data = buffer.split();
-                    self.deliver(Datagram { local: *local, peer, data, at: Instant::now() });
+            // One time for all that wait: they came before it.
+            let at = Instant::now();
+            datagrams::receive(socket, BATCH, |peer, bytes| {
+                if bytes.len() > MTU {
+                    self.stats.stray.fetch_add(1, Ordering::Relaxed);
+                    return;
                 }
-                // ICMP errors of some peer surface here; the socket itself stays good.
-                Err(error) => tracing::debug!(%error, "WebRTC port: receive failed"),
-            }
+                // One allocation serves many datagrams: each takes its slice of it.
+                if buffer.capacity() < bytes.len() {
+                    buffer.reserve(16 * MTU);
+                }
+                buffer.extend_from_slice(bytes);
+                self.deliver(Datagram { local: *local, peer, data: buffer.split(), at });
+            });
         }
     }
 
@@ -207,6 +216,7 @@ impl Drop for Lane {
 
 fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    datagrams::join_runs(&socket);
     // The kernel caps it (net.core.rmem_max); what it grants is better than the default either way.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     if address.is_ipv6() {
@@ -303,6 +313,31 @@ mod tests {
             lane.learn(local, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), p), Instant::now());
         }
         assert_eq!(port.occupancy(), (1, PEERS_PER_SESSION));
+    }
+
+    #[tokio::test]
+    async fn a_burst_comes_whole_and_in_order() {
+        let port = Arc::new(Port::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap());
+        let local = port.addresses().next().unwrap();
+        let mut lane = port.open("abcd".into()).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        lane.learn(local, sender.local_addr().unwrap(), Instant::now());
+        let sent: Vec<Vec<u8>> = (0..200_u8).map(|n| [vec![0x80, 96], vec![n; 1_200]].concat()).collect();
+        for datagram in &sent {
+            sender.send_to(datagram, local).unwrap();
+        }
+        sender.send_to(&[0x80; MTU + 1], local).unwrap();
+        sender.send_to(&[0x80, 97], local).unwrap();
+        let reading = tokio::spawn({
+            let port = port.clone();
+            async move { port.read(0).await }
+        });
+        for expected in sent.iter().map(Vec::as_slice).chain([&[0x80, 97][..]]) {
+            let got = lane.datagrams.recv().await.unwrap();
+            assert_eq!((&got.data[..], got.peer), (expected, sender.local_addr().unwrap()));
+        }
+        assert_eq!(port.stats.stray.load(Ordering::Relaxed), 1, "too long");
+        reading.abort();
     }
 
     #[tokio::test]
