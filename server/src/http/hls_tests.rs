@@ -239,6 +239,28 @@ async fn a35_a38_a_blocking_reload_is_held_until_its_part_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_begins_to_play_begins_at_a_part_that_has_just_come() {
+    let mut aac = Feed::new("aac");
+    aac.seconds(5).publish();
+    let (rig, _keep) = stage(&[&aac]);
+    let (msn, part) = aac.hint();
+    let path = "/live/demo/aac/index.m3u8";
+    let waiting = hold(&rig, path).await;
+    aac.frames(9).publish();
+    let begun = Instant::now();
+    let r = waiting.await.unwrap();
+    assert!(text(&r).contains(&format!("URI=\"{msn}.{part}.m4s\"")), "{}", text(&r));
+    // No longer than a part may be late: then what there is.
+    let r = rig.get(path).await;
+    assert_eq!((r.status().as_u16(), begun.elapsed().as_millis()), (200, 240));
+    // Nothing follows the end.
+    aac.rendition.end();
+    aac.publish();
+    let r = rig.get(path).await;
+    assert_eq!((r.status().as_u16(), begun.elapsed().as_millis()), (200, 240));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a40_a_hold_ends_after_three_target_durations() {
     let mut aac = Feed::new("aac");
     aac.seconds(5).publish();
