@@ -5,6 +5,7 @@
 //   publish     {width, height, fps}: publish the test card by WHIP from a second Chromium
 //   height      look at the rendition of this height
 //   switch      go through all renditions, looking at each for so many seconds
+//   leave       look on until the player has left the rendition for another one by itself, at most so many seconds, then look again
 //   restart     kill the publishing Chromium after the first look, publish anew after so many seconds, look again
 //   kill        process to kill with SIGKILL after the first look, the server; look again once somebody started it anew
 //   screenshot  file to save a picture of the watch page to
@@ -60,6 +61,15 @@ try {
       await select(viewer, height);
       report.switches.push({ to: height, ...(await watched) });
     }
+  }
+
+  if (options.leave) {
+    const before = await viewer.page.evaluate(() => window.fishladder.stats().stalls);
+    const { height } = report.first;
+    const left = (from) => document.querySelector('video').videoHeight !== from;
+    await until('another rendition', viewer.page, left, height, options.leave * 1000);
+    report.second = await observe(viewer, seconds);
+    report.stallsWhileLeaving = (await viewer.page.evaluate(() => window.fishladder.stats().stalls)) - before;
   }
 
   if (options.restart || options.kill) {

@@ -61,25 +61,29 @@ fn check_latency(what: &str, seen: &Value) {
     assert!(p50 <= LOW_LATENCY_MS, "{what}: p50 {p50} ms: {seen}");
 }
 
-async fn passthrough_latency(part_target: &str) {
+async fn passthrough_latency(part_target: &str, segment_target: &str) {
     if !have_browser() {
         return;
     }
-    let server = Server::start(&["ladder.default=passthrough", &format!("hls.part_target={part_target}")]).await;
+    let parts = format!("hls.part_target={part_target}");
+    let segments = format!("hls.segment_target={segment_target}");
+    let server = Server::start(&["ladder.default=passthrough", &parts, &segments]).await;
     let publish = json!({ "width": 640, "height": 360, "fps": 30 });
     let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": seconds(20) })).await;
-    check_latency(&format!("passthrough, parts of {part_target}"), &report["first"]);
+    check_latency(&format!("passthrough, parts of {part_target}, segments of {segment_target}"), &report["first"]);
     check_smooth(&report["first"]);
 }
 
 #[tokio::test]
 async fn chromium_publishes_and_hls_js_plays_with_low_latency() {
-    passthrough_latency("200ms").await;
+    passthrough_latency("200ms", "2s").await;
 }
 
+/// With segments as short as docs/operations.md says: a player loads all parts from the segment's key frame on, one by one, before
+/// its first picture.
 #[tokio::test]
 async fn parts_of_100_ms_bring_latency_down() {
-    passthrough_latency("100ms").await;
+    passthrough_latency("100ms", "1s").await;
 }
 
 #[tokio::test]
@@ -102,6 +106,27 @@ async fn the_software_ladder_costs_little_latency_and_switching_rungs_none() {
         check_smooth(switched);
         assert_eq!(switched["height"], switched["to"]);
     }
+}
+
+/// A rung that its device has no room for any more lists gaps: the player takes another one and stays smooth.
+#[tokio::test]
+async fn a_player_leaves_a_rung_that_is_shed() {
+    if !have_browser() {
+        return;
+    }
+    let ladder = r#"ladders.test={ passthrough = false, policy = "gpu-only", rungs = [
+        { height = 360, bitrate = "500k", preset = "veryfast" }, { height = 180, bitrate = "200k", preset = "ultrafast" }] }"#;
+    // At half its speed the device has room for the lower rung.
+    let device =
+        "devices.simulated.hot={ encode = 20, throttles_after = \"40s\", throttles_for = \"300s\", throttles_to = 50 }";
+    let server = Server::start(&[&ladder.replace('\n', " "), "ladder.default=test", device]).await;
+    let publish = json!({ "width": 640, "height": 360, "fps": 30 });
+    let report = play(server.base(), "stage", json!({ "publish": publish, "seconds": 5, "leave": 90 })).await;
+    check_smooth(&report["first"]);
+    assert_eq!(report["first"]["height"], 360, "the best one is chosen: {report}");
+    assert_eq!(report["second"]["height"], 180);
+    check_smooth(&report["second"]);
+    assert_eq!(report["stallsWhileLeaving"], 0, "{report}");
 }
 
 #[tokio::test]
