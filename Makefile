@@ -1,12 +1,11 @@
 # Fishladder's commands. `make run` and `make test` install what is missing; the rest expects it to be there.
 SHELL := /bin/bash
-.PHONY: latency run test test-gpu test-trixie bench check fmt web build soak clean help
+.PHONY: run test test-gpu test-trixie bench check fmt web build soak clean help
 
 help:
 	@echo "make run    install what is missing, build, serve http://127.0.0.1:8080 with the channel demo live"
 	@echo "make test   install what is missing, run every test"
-	@echo "make bench  run the benchmarks, write docs/bench/latest.md"
-	@echo "make latency  measure glass to glass in Chromium, write docs/bench/glass-to-glass.md"
+	@echo "make bench  run every benchmark, some 80 minutes, and write docs/bench/; ONLY=\"migration nginx\" runs those"
 	@echo "make soak   play for FISHLADDER_SOAK_SECONDS (60) with every kind of player at once"
 	@echo "make test-gpu  what only an NVIDIA GPU can show; skipped aloud without one"
 	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
@@ -28,9 +27,12 @@ test-gpu:
 test-trixie:
 	@scripts/test-trixie.sh
 
+# On a machine that does nothing else: figures of a busy one say nothing.
 bench:
+	@scripts/setup.sh test
 	@scripts/setup.sh bench
-	@scripts/bench.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/bench.sh $(ONLY)
 
 soak:
 	@scripts/setup.sh test
@@ -58,9 +60,3 @@ fmt:
 clean:
 	cargo clean
 	rm -rf web/dist web/node_modules tests/browser/node_modules .venv
-
-# Glass-to-glass latency and rung switches in Chromium: figures that a busy machine distorts. FISHLADDER_LATENCY_SECONDS=300 is
-# the long form.
-latency: build
-	@scripts/setup.sh test
-	@scripts/bench-latency.sh

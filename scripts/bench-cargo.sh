@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the benchmarks and writes their figures with the machine's description to docs/bench/latest.md.
+# Runs what `cargo bench` measures, each in its own process, and writes the figures to docs/bench/cargo.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=docs/bench/latest.md
+out=docs/bench/cargo.md
 raw=$(mktemp)
 trap 'rm -f "$raw"' EXIT
 cargo bench --workspace --exclude e2e --locked 2>/dev/null | tee "$raw"
 {
-  echo "# Benchmarks"
-  echo "Command: \`make bench\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2)."
+  echo "# What cargo bench measures"
+  echo "Command: \`scripts/bench-cargo.sh\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2), $(date -u +%F)."
   echo
   echo "| benchmark | time | throughput |"
   echo "|---|---|---|"

@@ -57,7 +57,7 @@ fn compare(fleet: &Fleet, title: &str, trace: &Trace) {
             Err(faults) => println!("{faults:?}"),
         }
     }
-    // The line that scripts/bench.sh keeps.
+    // The line that scripts/bench-cargo.sh keeps.
     println!(
         "FIGURE placement, {gpus} GPUs, {sessions} sessions, {title}, GPUs in use over the fluid bound: {}",
         figures.join("; ")
