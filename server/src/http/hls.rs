@@ -3,6 +3,7 @@
 //! Errors follow draft-pantos-hls-rfc8216bis §6.2.5; every wait ends after three target durations, when the snapshot
 //! says so, or when the client goes (hyper then drops the handler).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,11 +52,11 @@ pub struct Asked {
 
 impl Asked {
     /// `counts`: for a playlist, by which viewers are counted.
-    pub fn of(app: &App, request: Parts, counts: bool) -> Self {
+    pub fn of(app: &App, request: Parts, peer: IpAddr, counts: bool) -> Self {
         let headers = &request.headers;
         let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(Box::from);
         Self {
-            viewer: if counts { app.fingerprint(&request) } else { None },
+            viewer: counts.then(|| app.fingerprint(peer, &request.headers)),
             directives: directives(request.uri.query()),
             is_get: request.method == Method::GET,
             gzip: accepts_gzip(headers),
@@ -175,8 +176,9 @@ async fn media_playlist(app: &App, channel: &Channel, view: &RenditionView, aske
     };
     // Rendered for this answer: the other renditions went on while this request was held (A33).
     let set = channel.renditions.borrow().clone();
-    let reports = reports(&set, &view.id);
-    let rendered = app.playlists.render(&channel.name, &snapshot, directives.skip, reports);
+    let others: Vec<_> =
+        set.video.iter().chain(&set.audio).filter(|v| v.id != view.id).map(|v| v.snapshots.borrow().clone()).collect();
+    let rendered = app.playlists.render(&channel.name, &snapshot, directives.skip, &others, || reports(&others));
     playlist_response(&rendered, directives.msn.is_some(), asked)
 }
 
@@ -202,8 +204,12 @@ async fn next_part(app: &App, view: &RenditionView) {
 /// 503 for a reason to wait for a long time (hls.js asks without directives when a blocking reload was cut off), so they are held
 /// until the publisher is back.
 async fn begun(app: &App, channel: &Channel) -> Arc<RenditionSet> {
-    let mut sets = channel.renditions.clone();
     let is_there = |set: &Arc<RenditionSet>| !(set.video.is_empty() && set.audio.is_empty());
+    let set = channel.renditions.borrow().clone();
+    if is_there(&set) {
+        return set;
+    }
+    let mut sets = channel.renditions.clone();
     let _held = app.metrics.hold();
     let found = timeout_at(Instant::now() + HOLD_FOR_PUBLISHER, sets.wait_for(is_there)).await;
     // At the time-out, or when the channel has ended, what there is.
@@ -299,15 +305,12 @@ fn list(snapshots: &[(Option<u64>, Arc<Snapshot>)]) -> Vec<Variant> {
     snapshots.iter().filter_map(|(ceiling, s)| variant(*ceiling, s)).collect()
 }
 
-fn reports(set: &RenditionSet, own: &RenditionId) -> Vec<Report> {
-    let others = set.video.iter().chain(&set.audio).filter(|v| v.id != *own);
-    others
-        .filter_map(|v| {
-            let snapshot = v.snapshots.borrow();
-            let position = snapshot.position().filter(|_| snapshot.is_playable())?;
-            Some(Report { uri: format!("../{}/index.m3u8", v.id), last_msn: position.msn, last_part: position.part })
-        })
-        .collect()
+fn reports(others: &[Arc<Snapshot>]) -> Vec<Report> {
+    let report = |s: &Arc<Snapshot>| {
+        let position = s.position().filter(|_| s.is_playable())?;
+        Some(Report { uri: format!("../{}/index.m3u8", s.id()), last_msn: position.msn, last_part: position.part })
+    };
+    others.iter().filter_map(report).collect()
 }
 
 /// `_HLS_msn`, `_HLS_part` and `_HLS_skip`; everything else in the query is left alone (A42). Err: 400 with this sentence.

@@ -188,17 +188,23 @@ async fn a43_waiters_of_one_moment_share_one_rendering() {
     aac.seconds(4).publish();
     let playlists = playlists::Playlists::default();
     let name = "demo".parse().unwrap();
-    let render = |skip| playlists.render(&name, &aac.snapshot(), skip, vec![]);
+    let render = |skip| playlists.render(&name, &aac.snapshot(), skip, &[], Vec::new);
     assert!(Arc::ptr_eq(&render(false), &render(false)));
     assert!(!Arc::ptr_eq(&render(false), &render(true)));
-    let report = packager::Report { uri: "../x/index.m3u8".to_owned(), last_msn: 1, last_part: None };
-    let other = playlists.render(&name, &aac.snapshot(), false, vec![report]);
-    assert!(!Arc::ptr_eq(&render(false), &other));
+    let mut opus = Feed::new("opus");
+    opus.seconds(4).publish();
+    let beside = |other: &Feed| playlists.render(&name, &aac.snapshot(), false, &[other.snapshot()], Vec::new);
+    let first = beside(&opus);
+    assert!(!Arc::ptr_eq(&render(false), &first));
+    let first = beside(&opus);
+    assert!(Arc::ptr_eq(&first, &beside(&opus)));
+    opus.frames(9).publish();
+    assert!(!Arc::ptr_eq(&first, &beside(&opus)));
     // Of a thousand channels that came and went nothing piles up.
     for i in 0..1000 {
         let mut gone = Feed::new("aac");
         gone.frames(20).publish();
-        playlists.render(&format!("c{i}").parse().unwrap(), &gone.snapshot(), false, vec![]);
+        playlists.render(&format!("c{i}").parse().unwrap(), &gone.snapshot(), false, &[], Vec::new);
     }
     assert!(playlists.remembered() <= 512, "{}", playlists.remembered());
     // It does not keep the media alive.

@@ -120,8 +120,7 @@ impl App {
         request: Request<B>,
         peer: SocketAddr,
     ) -> Response<Body> {
-        let (mut request, body) = request.into_parts();
-        request.extensions.insert(PeerAddress(peer.ip()));
+        let (request, body) = request.into_parts();
         let (token, path) = route::take_token(request.uri.path());
         let (token, route) = (token.map(str::to_owned), Route::parse(&path));
         let (area, class) = (route.area(), route.class());
@@ -206,11 +205,11 @@ impl App {
             Route::Asset(path) => pages::asset(&self.compressed, &path, &request),
             Route::Multivariant(_) | Route::Media(..) | Route::Access(_) if preflight => hls::preflight(),
             Route::Multivariant(name) => {
-                let asked = hls::Asked::of(self, request, true);
+                let asked = hls::Asked::of(self, request, peer, true);
                 hls::multivariant(self, &name, &asked).await
             }
             Route::Media(name, rendition, object) => {
-                let asked = hls::Asked::of(self, request, object == Object::Playlist);
+                let asked = hls::Asked::of(self, request, peer, object == Object::Playlist);
                 hls::object(self, &name, &rendition, object, &asked).await
             }
             Route::Access(_) => hls::access(),
@@ -239,18 +238,15 @@ impl App {
     }
 
     /// Tells viewers apart: address and user agent, hashed.
-    fn fingerprint(&self, request: &Parts) -> Option<u64> {
+    fn fingerprint(&self, peer: IpAddr, headers: &HeaderMap) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        request.extensions.get::<PeerAddress>()?.0.hash(&mut hasher);
-        request.headers.get(USER_AGENT).map(HeaderValue::as_bytes).hash(&mut hasher);
-        Some(hasher.finish())
+        peer.hash(&mut hasher);
+        headers.get(USER_AGENT).map(HeaderValue::as_bytes).hash(&mut hasher);
+        hasher.finish()
     }
 }
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
-
-#[derive(Clone, Copy, Debug)]
-struct PeerAddress(IpAddr);
 
 /// What hyper lets pass but a proxy in front might read differently (RFC 9112 §3.2 and §6.1). Of Transfer-Encoding with
 /// Content-Length hyper takes the former and closes after the answer, as §6.1 demands.

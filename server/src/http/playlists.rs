@@ -130,7 +130,8 @@ struct Slot {
     /// Weak: remembering a playlist must not keep its media alive. It keeps the address from being used again, so that
     /// comparing addresses is safe.
     snapshot: Weak<Snapshot>,
-    reports: Vec<Report>,
+    /// Of the renditions that it reports on.
+    others: Vec<Weak<Snapshot>>,
     rendered: Arc<Rendered>,
     checked: Option<Checked>,
 }
@@ -157,8 +158,7 @@ impl Playlists {
     ) -> Option<Arc<Rendered>> {
         let mut all = self.multivariant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(channel) {
-            let same = |(a, b): (&Weak<Snapshot>, &Arc<Snapshot>)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(b));
-            if known.snapshots.len() == snapshots.len() && known.snapshots.iter().zip(snapshots).all(same) {
+            if are(&known.snapshots, snapshots) {
                 return known.rendered.clone();
             }
         } else if all.len() >= ENTRIES {
@@ -170,12 +170,14 @@ impl Playlists {
         rendered
     }
 
+    /// `others`: the snapshots that `reports`, which is asked when any is new, tells of.
     pub fn render(
         &self,
         channel: &ChannelName,
         snapshot: &Arc<Snapshot>,
         skip: bool,
-        reports: Vec<Report>,
+        others: &[Arc<Snapshot>],
+        reports: impl FnOnce() -> Vec<Report>,
     ) -> Arc<Rendered> {
         let key = (channel.clone(), snapshot.id().clone(), skip);
         let slot = {
@@ -188,16 +190,17 @@ impl Playlists {
         // Held while rendering (well under a millisecond), so that the others of the same moment find it done.
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(s) = slot.as_ref()
-            && std::ptr::eq(s.snapshot.as_ptr(), Arc::as_ptr(snapshot))
-            && s.reports == reports
+            && is(&s.snapshot, snapshot)
+            && are(&s.others, others)
         {
             return s.rendered.clone();
         }
-        let text = snapshot.playlist(skip, &reports).into();
+        let text = snapshot.playlist(skip, &reports()).into();
         let rendered = Arc::new(Rendered::new(text, snapshot.timing().target_duration));
         let checked = slot.take().and_then(|s| s.checked);
         let checked = self.read_back(channel, snapshot, &rendered, checked);
-        *slot = Some(Slot { snapshot: Arc::downgrade(snapshot), reports, rendered: rendered.clone(), checked });
+        let (snapshot, others) = (Arc::downgrade(snapshot), others.iter().map(Arc::downgrade).collect());
+        *slot = Some(Slot { snapshot, others, rendered: rendered.clone(), checked });
         rendered
     }
 
@@ -237,6 +240,14 @@ impl Playlists {
             tracing::warn!(%fault, "a playlist of ours breaks a rule; this is a defect, please report it");
         }
     }
+}
+
+fn is(known: &Weak<Snapshot>, snapshot: &Arc<Snapshot>) -> bool {
+    std::ptr::eq(known.as_ptr(), Arc::as_ptr(snapshot))
+}
+
+fn are(known: &[Weak<Snapshot>], snapshots: &[Arc<Snapshot>]) -> bool {
+    known.len() == snapshots.len() && known.iter().zip(snapshots).all(|(a, b)| is(a, b))
 }
 
 /// None: it is older than what was read before. Whoever waits renders the snapshot that it was woken with, and those of two
