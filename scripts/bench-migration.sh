@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What drains, dead workers and lost devices cost viewers: eight channels on four simulated devices. Some two minutes. Writes
+# What drains, dead workers and lost devices cost viewers: eight channels on four simulated devices. Some three minutes. Writes
 # docs/bench/migration.md; OUT=/tmp/migration.md for a look. The machine should do nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -102,6 +102,8 @@ struct Session {
     policy: Policy,
     /// None until its engine has been started.
     mover: Option<Mover>,
+    /// The device that it has lost, while no other takes it.
+    homeless: Option<DeviceId>,
 }
 
 /// What went wrong with a device since it was last put into use.
@@ -291,6 +293,7 @@ impl Fleet {
             *trouble = Trouble { restarts: trouble.restarts, ..Trouble::default() };
         }
         state.note("info", format!("{id} takes sessions again"));
+        self.house(&mut state, now);
         true
     }
 
@@ -357,6 +360,7 @@ impl Fleet {
                         demand,
                         policy,
                         mover: None,
+                        homeless: None,
                     };
                     state.sessions.insert(session.0, record);
                     let missing: Vec<_> =
@@ -432,6 +436,7 @@ impl Fleet {
         let mut state = self.state();
         state.placer.release(session);
         state.sessions.remove(&session.0);
+        self.house(&mut state, self.now());
     }
 
     /// Moves sessions make before break; a session without an engine simply finds its new seat.
@@ -498,9 +503,13 @@ impl Fleet {
                     session.tell_suspended();
                     state.note("warning", format!("{channel} goes on on the CPU: {}", refusal.cause.name()));
                 }
-                _ => state.note("error", format!("{channel} has lost its device: {}", refusal.cause.name())),
+                _ => {
+                    session.homeless = Some(device);
+                    state.note("error", format!("{channel} has lost its device: {}", refusal.cause.name()));
+                }
             }
         }
+        self.house(&mut state, now);
     }
 
     fn worker_died(&self, device: DeviceId, end: HostEnded) {
@@ -580,6 +589,11 @@ impl Session {
     /// The rungs that are encoded.
     fn running(&self) -> Vec<&VideoRung> {
         self.video.iter().filter(|r| !self.suspended.contains(&r.id)).collect()
+    }
+
+    /// The rung that costs the most; its viewers have the next one to go to.
+    fn highest(&self) -> Option<&VideoRung> {
+        self.running().into_iter().max_by_key(|r| (u64::from(r.width) * u64::from(r.height), r.bitrate))
     }
 
     fn running_rungs(&self) -> Vec<VideoRung> {

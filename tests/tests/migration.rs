@@ -65,9 +65,13 @@ fn channels_on(device: &Value) -> BTreeSet<String> {
 
 /// Pictures that lack in what is listed of the channels.
 async fn lost_frames(server: &Server, channels: &BTreeSet<String>) -> i64 {
+    let probe = |channel: &String| {
+        let url = server.url(&format!("/live/{channel}/v90/index.m3u8"));
+        tokio::spawn(async move { ffprobe_packets(&url, LISTED).await })
+    };
     let mut lost = 0;
-    for channel in channels {
-        let packets = ffprobe_packets(&server.url(&format!("/live/{channel}/v90/index.m3u8")), LISTED).await;
+    for probed in channels.iter().map(probe).collect::<Vec<_>>() {
+        let packets = probed.await.unwrap();
         lost += packets.windows(2).map(|w| (w[1].dts - w[0].dts + FRAME / 2) / FRAME - 1).sum::<i64>();
     }
     lost
@@ -112,7 +116,7 @@ async fn what_migrations_cost_viewers() {
     // Room for three ladders on each; the first one is lost when all else is done.
     let device = |n: usize| format!("devices.simulated.sim{n}={{ encode = 26 }}");
     let mut settings: Vec<String> = (0..4).map(device).collect();
-    settings[0] = "devices.simulated.sim0={ encode = 26, fails_after = \"55s\" }".to_owned();
+    settings[0] = "devices.simulated.sim0={ encode = 26, fails_after = \"100s\" }".to_owned();
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let server = Server::start(&settings).await;
     let channels: Vec<String> = (0..8).map(|n| format!("cam{n}")).collect();

@@ -279,6 +279,13 @@ impl Placer {
         }
     }
 
+    /// Whether [`Placer::place`] would find a device.
+    pub fn fits(&self, request: &Request) -> bool {
+        !self.sessions.contains_key(&request.session)
+            && self.sessions.len() < MAX_SESSIONS
+            && self.find(&self.needs(&request.demand, request.software), request.stay, None).is_ok()
+    }
+
     /// Takes back all that a session holds; tells where it was. None: no such session.
     pub fn release(&mut self, session: SessionId) -> Option<DeviceId> {
         let record = self.sessions.remove(&session)?;

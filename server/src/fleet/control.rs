@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Weak;
 use std::time::{Duration, Instant, SystemTime};
 
+use engine::backend::Policy;
 use engine::gauge::{self, Sample};
 use media::RenditionId;
+use placement::placer::Stay;
 use placement::reason::MoveReason;
-use placement::{At, DeviceId, SessionId};
+use placement::{At, DeviceId, Migration, Request, SessionId};
 
 use super::governor::{Seen, Step};
 use super::load::Measured;
@@ -127,6 +129,23 @@ impl Fleet {
                 None => {}
             }
         }
+        self.house(&mut state, now);
+    }
+
+    /// Sessions that have lost their device go to one that has room by now, in the order in which they came; shortened where their
+    /// policy allows it and nothing takes them whole.
+    pub(super) fn house(&self, state: &mut State, now: At) {
+        let homeless: Vec<u64> =
+            state.sessions.iter().filter(|(_, s)| s.homeless.is_some()).map(|(id, _)| *id).collect();
+        for id in homeless {
+            let Some((migration, without)) = state.place_again(now, SessionId(id)) else { continue };
+            if !without.is_empty() {
+                let (channel, to) = (state.channel_of(migration.session), self.name(migration.to));
+                let text = format!("{channel} goes without {} on {to}: the devices are full", without.join(", "));
+                state.note("warning", text);
+            }
+            self.carry_out(state, vec![migration]);
+        }
     }
 
     /// One step: a session goes elsewhere, else a rung is shed.
@@ -195,6 +214,36 @@ impl State {
         seen
     }
 
+    /// A seat for a session that has none, and the rungs that it has no room for.
+    fn place_again(&mut self, now: At, id: SessionId) -> Option<(Migration, Vec<String>)> {
+        let session = self.sessions.get_mut(&id.0)?;
+        let from = session.homeless?;
+        let (suspended, mut without) = (session.suspended.len(), Vec::new());
+        let found = loop {
+            let Ok(demand) = demand(session.source, &session.running_rungs()).map(std::sync::Arc::new) else {
+                break None;
+            };
+            let software = session.policy == Policy::Cpu;
+            let request = Request { session: id, demand: demand.clone(), software, stay: Stay::Short };
+            // Asked for every second: only what is found is worth an entry in the history.
+            if let Some(placement) = self.placer.fits(&request).then(|| self.placer.place(now, &request).ok()).flatten()
+            {
+                break Some((placement.device, demand));
+            }
+            let shorter = session.policy == Policy::Shorten && session.running().len() > 1;
+            let Some(highest) = session.highest().filter(|_| shorter).map(|r| r.id.clone()) else { break None };
+            without.push(highest.to_string());
+            session.suspended.push(highest);
+        };
+        let Some((to, demand)) = found else {
+            session.suspended.truncate(suspended);
+            return None;
+        };
+        (session.demand, session.homeless) = (demand, None);
+        session.tell_suspended();
+        Some((Migration { session: id, from, to, why: MoveReason::Lost }, without))
+    }
+
     /// Takes the rung off that is worth least: the highest one of the ladder that has the most, for its viewers have the next one
     /// to go to, and it costs the most. The last rung of a ladder stays.
     fn shed(&mut self, now: At, device: DeviceId) -> Option<(String, RenditionId)> {
@@ -202,7 +251,7 @@ impl State {
         let candidates = here.iter().filter(|id| !self.placer.is_moving(**id)).filter_map(|id| {
             let session = self.sessions.get(&id.0)?;
             let running = session.running();
-            let highest = running.iter().max_by_key(|r| (u64::from(r.width) * u64::from(r.height), r.bitrate))?;
+            let highest = session.highest()?;
             let pixels = u64::from(highest.width) * u64::from(highest.height);
             (running.len() > 1).then(|| (running.len(), pixels, *id, highest.id.clone()))
         });

@@ -179,6 +179,42 @@ async fn a_device_whose_worker_dies_again_and_again_is_put_into_quarantine() {
     assert!(fleet.status().devices.iter().all(|d| d.state == "ready" && d.reason.is_none()));
 }
 
+/// Sessions that no device takes when theirs is lost find a seat as soon as there is one.
+#[tokio::test]
+async fn sessions_without_a_device_are_housed_when_there_is_room_again() {
+    let room = 2 * ONE_720P;
+    let fleet = fleet(&[("a", device(room, None)), ("b", device(room, None))]);
+    let channels: Vec<Place> = ["one", "two", "three", "four"].iter().map(|name| place(&fleet, name)).collect();
+    for channel in &channels {
+        assert_eq!(channel.take(&source(), rungs(&[720]), Policy::GpuOnly).video.len(), 1);
+    }
+    let on = |fleet: &Fleet, n: usize| fleet.status().devices[n].ladders.len();
+    assert_eq!((on(&fleet, 0), on(&fleet, 1)), (2, 2));
+    fleet.quarantine(DeviceId(0), "lost".to_owned());
+    assert_eq!((on(&fleet, 0), on(&fleet, 1)), (0, 2));
+    assert_eq!(channels.iter().filter(|c| c.seat().host.is_none()).count(), 2, "two have nowhere to go");
+    // One that stays leaves: its seat is taken at once.
+    let stays = channels.iter().find(|c| c.seat().host.is_some()).unwrap();
+    stays.leave();
+    assert_eq!(on(&fleet, 1), 2);
+    assert!(fleet.restore("a"));
+    assert_eq!((on(&fleet, 0), on(&fleet, 1)), (1, 2));
+    let decisions = fleet.status().decisions;
+    assert_eq!(decisions.iter().filter(|d| d.text.contains("moves from a to")).count(), 2, "{decisions:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_lost_its_device_is_shortened_to_what_another_takes() {
+    let fleet = fleet(&[("a", device(2 * ONE_720P, None)), ("b", device(ONE_720P, None))]);
+    let channel = place(&fleet, "one");
+    assert_eq!(channel.take(&source(), rungs(&[720, 480]), Policy::Shorten).video.len(), 2);
+    assert_eq!(fleet.status().devices[0].ladders.len(), 1);
+    fleet.quarantine(DeviceId(0), "lost".to_owned());
+    assert_eq!(running(&fleet, "one"), ("b".to_owned(), vec!["v480".to_owned()]));
+    let decisions = fleet.status().decisions;
+    assert!(decisions.iter().any(|d| d.text == "one goes without v720 on b: the devices are full"), "{decisions:?}");
+}
+
 #[tokio::test]
 async fn what_density_saved_is_the_capacity_that_ladders_are_admitted_by() {
     let folder = tempfile::tempdir().unwrap();
