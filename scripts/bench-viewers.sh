@@ -74,6 +74,9 @@ report=$folder/report
   echo "One 600 kbit/s channel with separate audio, 200 ms parts; server, generator and ffmpeg share the machine. Each viewer"
   echo "follows video and audio with blocking reloads and fetches every part: 20 requests a second over kept-alive HTTP/1.1"
   echo "connections. Latency runs from the first listing of a part to anyone to its last byte at each viewer."
+  echo
+  echo "![Latency and cost against the number of viewers](viewers.svg)"
+  echo
   echo "With two connections reloads and parts of a rendition take turns on one; with four, as in browsers, each has its own."
   echo
   echo "Command: \`scripts/bench-viewers.sh\`. Machine: $(nproc) cores, $(grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2 | xargs), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r), $(rustc --version | cut -d ' ' -f 1,2). $seconds s each, $(date -u +%F)."
@@ -138,4 +141,5 @@ for kind in $abuse; do
     "$folder/json" | tee -a "$report"
 done
 mv "$report" "$out"
+scripts/plot-viewers.py "$out" "${out%.md}.svg"
 echo "written to $out"
