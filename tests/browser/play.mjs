@@ -3,6 +3,7 @@
 // Usage: play.mjs BASE CHANNEL OPTIONS, OPTIONS being a JSON object:
 //   seconds     how long to look once the picture moves (default 10)
 //   publish     {width, height, fps}: publish the test card by WHIP from a second Chromium
+//   later       come so many seconds after the channel has begun (default 0)
 //   height      look at the rendition of this height
 //   switch      go through all renditions, looking at each for so many seconds
 //   leave       look on until the player has left the rendition for another one by itself, at most so many seconds, then look again
@@ -42,6 +43,7 @@ try {
   if (publisher) await publish(publisher, base, channel, options.publish);
   // Whoever opens the page earlier waits for the publisher, and its retries would be part of the figures.
   await listed();
+  await new Promise((resolve) => setTimeout(resolve, (options.later ?? 0) * 1000));
   await watch(viewer, base, channel);
   await playing(viewer);
   report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
