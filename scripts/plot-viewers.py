@@ -7,7 +7,7 @@ Usage: plot-viewers.py viewers.md viewers.svg
 import math
 import sys
 
-WIDTH, HEIGHT, MARGIN, GAP = 440, 260, 56, 40
+WIDTH, HEIGHT, MARGIN, GAP = 440, 260, 72, 40
 COLOURS = {"2": "#1f6feb", "4": "#bf5700"}
 
 
