@@ -129,6 +129,14 @@ pub struct Rung {
     #[serde(default)]
     pub tune: Tune,
 }
+#[cfg(test)]
+impl Rung {
+    /// H.264 as most ladders have it.
+    pub fn usual(height: u32, bitrate: u32) -> Self {
+        let (codec, tune) = (RungCodec::default(), Tune::default());
+        Self { height, bitrate, max_frame_rate: None, codec, preset: "veryfast".into(), tune }
+    }
+}
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
     pub publish_token: Option<Secret>,

@@ -103,7 +103,7 @@ struct Session {
     /// None until its engine has been started.
     mover: Option<Mover>,
     /// The device that it has lost, while no other takes it.
-    homeless: Option<DeviceId>,
+    lost_device: Option<DeviceId>,
 }
 
 /// What went wrong with a device since it was last put into use.
@@ -293,7 +293,7 @@ impl Fleet {
             *trouble = Trouble { restarts: trouble.restarts, ..Trouble::default() };
         }
         state.note("info", format!("{id} takes sessions again"));
-        self.house(&mut state, now);
+        self.reseat(&mut state, now);
         true
     }
 
@@ -360,7 +360,7 @@ impl Fleet {
                         demand,
                         policy,
                         mover: None,
-                        homeless: None,
+                        lost_device: None,
                     };
                     state.sessions.insert(session.0, record);
                     let missing: Vec<_> =
@@ -436,7 +436,7 @@ impl Fleet {
         let mut state = self.state();
         state.placer.release(session);
         state.sessions.remove(&session.0);
-        self.house(&mut state, self.now());
+        self.reseat(&mut state, self.now());
     }
 
     /// Moves sessions make before break; a session without an engine simply finds its new seat.
@@ -504,12 +504,12 @@ impl Fleet {
                     state.note("warning", format!("{channel} goes on on the CPU: {}", refusal.cause.name()));
                 }
                 _ => {
-                    session.homeless = Some(device);
+                    session.lost_device = Some(device);
                     state.note("error", format!("{channel} has lost its device: {}", refusal.cause.name()));
                 }
             }
         }
-        self.house(&mut state, now);
+        self.reseat(&mut state, now);
     }
 
     fn worker_died(&self, device: DeviceId, end: HostEnded) {

@@ -239,14 +239,7 @@ pub(super) mod tests {
     #[test]
     fn a56_bit_rates_that_are_known_are_promised() {
         let tracks = Tracks { video: Some(h264()), ..Tracks::default() };
-        let rung = Rung {
-            height: 360,
-            bitrate: 700_000,
-            max_frame_rate: None,
-            codec: Default::default(),
-            preset: "veryfast".into(),
-            tune: Default::default(),
-        };
+        let rung = Rung::usual(360, 700_000);
         for (source_bitrate, promised) in [(None, None), (Some(6_000_000), Some(7_200_000))] {
             let ladder = Ladder { source_bitrate, rungs: vec![rung.clone()], ..Ladder::passthrough() };
             let plan = Plan::new(&tracks, &ladder, MediaDuration::from_millis(200), &mut everything());

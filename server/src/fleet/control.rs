@@ -129,15 +129,15 @@ impl Fleet {
                 None => {}
             }
         }
-        self.house(&mut state, now);
+        self.reseat(&mut state, now);
     }
 
     /// Sessions that have lost their device go to one that has room by now, in the order in which they came; shortened where their
     /// policy allows it and nothing takes them whole.
-    pub(super) fn house(&self, state: &mut State, now: At) {
-        let homeless: Vec<u64> =
-            state.sessions.iter().filter(|(_, s)| s.homeless.is_some()).map(|(id, _)| *id).collect();
-        for id in homeless {
+    pub(super) fn reseat(&self, state: &mut State, now: At) {
+        let without_seat: Vec<u64> =
+            state.sessions.iter().filter(|(_, s)| s.lost_device.is_some()).map(|(id, _)| *id).collect();
+        for id in without_seat {
             let Some((migration, without)) = state.place_again(now, SessionId(id)) else { continue };
             if !without.is_empty() {
                 let (channel, to) = (state.channel_of(migration.session), self.name(migration.to));
@@ -217,7 +217,7 @@ impl State {
     /// A seat for a session that has none, and the rungs that it has no room for.
     fn place_again(&mut self, now: At, id: SessionId) -> Option<(Migration, Vec<String>)> {
         let session = self.sessions.get_mut(&id.0)?;
-        let from = session.homeless?;
+        let from = session.lost_device?;
         let (suspended, mut without) = (session.suspended.len(), Vec::new());
         let found = loop {
             let Ok(demand) = demand(session.source, &session.running_rungs()).map(std::sync::Arc::new) else {
@@ -239,7 +239,7 @@ impl State {
             session.suspended.truncate(suspended);
             return None;
         };
-        (session.demand, session.homeless) = (demand, None);
+        (session.demand, session.lost_device) = (demand, None);
         session.tell_suspended();
         Some((Migration { session: id, from, to, why: MoveReason::Lost }, without))
     }

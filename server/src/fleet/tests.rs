@@ -29,14 +29,7 @@ fn fleet_of(devices: Devices) -> Fleet {
 }
 
 fn ladder(heights: &[u32], policy: Policy) -> Ladder {
-    let rung = |height: &u32| LadderRung {
-        height: *height,
-        bitrate: 1_000_000,
-        max_frame_rate: None,
-        codec: Default::default(),
-        preset: "veryfast".into(),
-        tune: Default::default(),
-    };
+    let rung = |height: &u32| LadderRung::usual(*height, 1_000_000);
     Ladder { rungs: heights.iter().map(rung).collect(), policy, ..Ladder::passthrough() }
 }
 
@@ -181,7 +174,7 @@ async fn a_device_whose_worker_dies_again_and_again_is_put_into_quarantine() {
 
 /// Sessions that no device takes when theirs is lost find a seat as soon as there is one.
 #[tokio::test]
-async fn sessions_without_a_device_are_housed_when_there_is_room_again() {
+async fn sessions_that_lost_their_device_get_a_seat_when_there_is_room_again() {
     let room = 2 * ONE_720P;
     let fleet = fleet(&[("a", device(room, None)), ("b", device(room, None))]);
     let channels: Vec<Place> = ["one", "two", "three", "four"].iter().map(|name| place(&fleet, name)).collect();

@@ -133,14 +133,7 @@ fn passthrough() -> Ladder {
 }
 
 fn rungs_only() -> Ladder {
-    let rung = Rung {
-        height: 360,
-        bitrate: 700_000,
-        max_frame_rate: None,
-        codec: Default::default(),
-        preset: "veryfast".into(),
-        tune: Default::default(),
-    };
+    let rung = Rung::usual(360, 700_000);
     Ladder { passthrough: false, rungs: vec![rung], ..Ladder::passthrough() }
 }
 
@@ -437,14 +430,7 @@ impl Encoding {
 }
 
 fn two_rungs(passthrough: bool) -> Ladder {
-    let rung = |height| Rung {
-        height,
-        bitrate: 700_000,
-        max_frame_rate: None,
-        codec: Default::default(),
-        preset: "veryfast".into(),
-        tune: Default::default(),
-    };
+    let rung = |height| Rung::usual(height, 700_000);
     Ladder { passthrough, rungs: vec![rung(360), rung(180)], ..Ladder::passthrough() }
 }
 
