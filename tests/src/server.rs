@@ -4,6 +4,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::until;
 use crate::viewer::Viewer;
@@ -29,14 +30,28 @@ pub fn run(arguments: &[&str]) -> Output {
     without_tokens(&mut command).output().unwrap()
 }
 
+/// An even port, another one with each call. It lies below those that the kernel gives to sockets that ask for any, so that none of
+/// them has taken it by the time that it is used.
+fn even_port() -> u16 {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let pair = (std::process::id().wrapping_mul(97).wrapping_add(call)) % 10_000;
+    12_000 + 2 * u16::try_from(pair).unwrap()
+}
+
 pub fn free_tcp_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = even_port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An even port whose successor is free too, for RTP and RTCP.
 pub fn free_rtp_port() -> u16 {
     loop {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() & !1;
+        let port = even_port();
         let pair = (UdpSocket::bind(("127.0.0.1", port)), UdpSocket::bind(("127.0.0.1", port + 1)));
         if let (Ok(_), Ok(_)) = pair {
             return port;
@@ -62,7 +77,7 @@ impl Server {
     pub async fn start_with(options: Options<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_tcp_port();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let udp = free_rtp_port();
         let mut command = Command::new(program());
         without_tokens(&mut command).arg("serve").args(options.arguments);
         command.args(["--set", &format!("http.listen=127.0.0.1:{port}")]);
