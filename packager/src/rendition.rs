@@ -87,6 +87,11 @@ pub struct Rendition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Supply {
     Flows,
+    /// The segment that begins at `from` gets one part of media, and no segment behind it any. `begun`: that one is open.
+    Ends {
+        from: MediaTime,
+        begun: bool,
+    },
     /// None come on purpose: cuts begin segments without media at once instead of waiting for their first unit.
     Suspended,
     /// They come again: the next cut that has a key frame of its own ends the gap.
@@ -157,7 +162,7 @@ impl Rendition {
             self.dropped += 1;
             return;
         }
-        if self.supply != Supply::Flows && !self.takes_up(&unit) {
+        if matches!(self.supply, Supply::Suspended | Supply::Returns) && !self.takes_up(&unit) {
             return;
         }
         let timescale = unit.config.timescale();
@@ -170,6 +175,11 @@ impl Rendition {
             self.decoded = came;
         }
         self.place_held((!starts_anew).then(|| self.next_boundary(&unit)));
+        let ends = matches!(self.supply, Supply::Ends { begun: true, .. });
+        if ends && self.open.as_ref().is_some_and(|open| !open.parts.is_empty()) {
+            self.begin_suspension();
+            return;
+        }
         while self.cuts.front().is_some_and(|cut| reaches(&unit, cut.at)) {
             // Of several cuts that the unit reaches only the last is its own; the others begin segments without media.
             if self.cuts.get(1).is_some_and(|next| reaches(&unit, next.at)) {
@@ -213,20 +223,25 @@ impl Rendition {
         self.place(&unit, frame);
     }
 
-    /// No units come until [`Rendition::resume`]: what is missing is listed as GAP while the others go on (see [`Rendition::pass`]).
-    pub fn suspend(&mut self) {
-        if self.ended || self.supply == Supply::Suspended {
-            return;
-        }
-        self.supply = Supply::Suspended;
-        while !self.cuts.is_empty() {
-            self.begin_gap(None);
+    /// No units come until [`Rendition::resume`], but for those of one part from the cut `from` on, which is yet to come, and those
+    /// before it that are under way. What is missing is listed as GAP while the others go on (see [`Rendition::pass`]), the first
+    /// part of it together with the last one of media: players leave early in a segment, where they need little of another
+    /// rendition's, and are told as soon as can be. hls.js looks for a part's successor right behind it and nowhere else.
+    pub fn suspend(&mut self, from: MediaTime) {
+        match self.supply {
+            _ if self.ended => {}
+            Supply::Flows if self.held.is_some() => self.supply = Supply::Ends { from, begun: false },
+            Supply::Flows | Supply::Returns => self.begin_suspension(),
+            Supply::Ends { .. } | Supply::Suspended => {}
         }
     }
 
     /// Units come again. Media begins with a segment, whose first unit is a key frame at its cut; what comes before it is left
     /// out, so that no segment has less media than it says.
     pub fn resume(&mut self) {
+        if let Supply::Ends { .. } = self.supply {
+            self.begin_suspension();
+        }
         if self.supply == Supply::Suspended {
             self.supply = Supply::Returns;
         }
@@ -237,6 +252,20 @@ impl Rendition {
         self.supply != Supply::Flows
     }
 
+    /// How long units still come from the cut on with which the rendition is suspended: until the part's end is known.
+    pub fn ends_within(&self) -> MediaDuration {
+        self.rule.target + self.rule.target
+    }
+
+    /// Renditions that are made of the same pictures have come to `at`: what this one still lacked some parts ago does not come.
+    pub fn others_come(&mut self, at: MediaTime) {
+        if let Supply::Ends { from, .. } = self.supply
+            && at - from >= self.ends_within() + self.rule.target
+        {
+            self.begin_suspension();
+        }
+    }
+
     pub fn timing(&self) -> &ChannelTiming {
         &self.timing
     }
@@ -244,6 +273,13 @@ impl Rendition {
     /// The leading track has come to `at`: without units, as much is missing. To be called while the rendition is suspended and
     /// until it has media again.
     pub fn pass(&mut self, at: MediaTime) {
+        if let Supply::Ends { from, .. } = self.supply {
+            if at - from < self.timing.target() {
+                return;
+            }
+            // Nor do the others come: nobody makes anything any more.
+            self.begin_suspension();
+        }
         let Some(config) = self.config.as_ref().filter(|_| self.supply != Supply::Flows && !self.ended) else { return };
         let timescale = config.timescale();
         // A cut that waits for its key frame ends the gap.
@@ -316,6 +352,26 @@ impl Rendition {
         });
         self.snapshot = Some(snapshot.clone());
         snapshot
+    }
+
+    fn begin_suspension(&mut self) {
+        if let Supply::Ends { begun: true, .. } = self.supply {
+            self.place_held(None);
+            self.announce_gap();
+        }
+        self.supply = Supply::Suspended;
+        while !self.cuts.is_empty() {
+            self.begin_gap(None);
+        }
+    }
+
+    /// Lists one GAP part ahead of its time. A segment that begins within it begins behind it, on a whole millisecond as well.
+    fn announce_gap(&mut self) {
+        let (Some(cursor), Some(config)) = (self.cursor, &self.config) else { return };
+        let timescale = config.timescale();
+        let to = MediaTime::from_ticks(cursor, timescale) + self.lag + self.rule.aim;
+        let to = MediaTime::from_millis(to.millis()) - self.lag;
+        self.fill_gap(to.ticks(timescale), timescale);
     }
 
     /// Whether media begins again with this unit. Cuts that it lies behind have passed without any.
@@ -493,6 +549,9 @@ impl Rendition {
 
     /// Begins the cut's segment with `unit`.
     fn begin_segment(&mut self, cut: Cut, unit: &AccessUnit) {
+        if let Supply::Ends { from, begun } = &mut self.supply {
+            *begun |= *from - unit.pts <= CUT_TOLERANCE;
+        }
         let timescale = unit.config.timescale();
         let first = match unit.kind() {
             TrackKind::Video => unit.dts.ticks(timescale),

@@ -47,7 +47,8 @@ pub(crate) struct Feed {
 struct Out {
     last: Option<MediaTime>,
     need_key: bool,
-    suspended: bool,
+    /// Suspended from this presentation time on.
+    suspended: Option<MediaTime>,
     /// Suspended, or resumed and nothing let out since: `last` is old, and nothing is held up or kept for it.
     apart: bool,
 }
@@ -135,27 +136,31 @@ impl Feed {
                 _ => return false,
             },
         };
-        if out.suspended || (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
+        let behind_its_end = out.suspended.is_some_and(|from| pts >= from);
+        if behind_its_end || (out.need_key && !key) || out.last.is_some_and(|last| pts <= last) {
             return false;
         }
-        *out = Out { last: Some(pts), ..Out::default() };
+        *out = Out { last: Some(pts), suspended: out.suspended, apart: out.suspended.is_some(), ..Out::default() };
         self.progress = true;
         true
     }
 
-    /// Exactly the marked video rungs are suspended from here on: nothing of them is let out, and nothing waits for them. One
-    /// that is no longer marked begins with a key unit.
-    pub(crate) fn suspend(&mut self, rungs: &[bool]) {
+    /// Exactly the marked video rungs are suspended from the presentation time `from` on: nothing of that is let out of them, and
+    /// nothing waits for them. One that is no longer marked begins with a key unit.
+    pub(crate) fn suspend(&mut self, rungs: &[bool], from: MediaTime) {
         for (out, suspended) in self.video_out.iter_mut().zip(rungs) {
-            out.need_key |= out.suspended && !suspended;
-            out.suspended = *suspended;
+            if *suspended == out.suspended.is_some() {
+                continue;
+            }
+            out.need_key |= !suspended;
+            out.suspended = suspended.then_some(from);
             out.apart |= suspended;
         }
     }
 
-    /// The tracks of suspended rungs, as the worker is told.
-    pub(crate) fn suspended(&self) -> Vec<u8> {
-        (0u8..).zip(&self.video_out).filter(|(_, out)| out.suspended).map(|(track, _)| track).collect()
+    /// The tracks of suspended rungs and where they end, as the worker is told.
+    pub(crate) fn suspended(&self) -> Vec<(u8, MediaTime)> {
+        (0u8..).zip(&self.video_out).filter_map(|(track, out)| Some((track, out.suspended?))).collect()
     }
 
     /// The present worker is being fed what piled up before it was there.
@@ -496,14 +501,15 @@ mod tests {
             out
         };
         assert_eq!(run(&mut feed, 35), [35, 35]);
-        feed.suspend(&[false, true]);
-        assert_eq!(feed.suspended(), [1]);
+        feed.suspend(&[false, true], at(40 * 33));
+        feed.suspend(&[false, true], at(45 * 33));
+        assert_eq!(feed.suspended(), [(1, at(40 * 33))]);
         // To picture 305: ten more GOPs, of which one is kept.
-        assert_eq!(run(&mut feed, 270), [270, 0]);
+        assert_eq!(run(&mut feed, 270), [270, 5], "what lies before its end comes");
         assert!(feed.window.len() <= 35, "{}", feed.window.len());
         let last = Some(at(304 * 33));
         assert_eq!(feed.restart().delivered, [last, last], "nothing before is encoded again");
-        feed.suspend(&[false, false]);
+        feed.suspend(&[false, false], at(305 * 33));
         assert_eq!(feed.resume().delivered, [last, last], "nor when it comes back");
         // The new worker decodes the GOP again and encodes nothing of it.
         while feed.next().is_some() {}

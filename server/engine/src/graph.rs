@@ -10,7 +10,7 @@
 //! rung's pictures end there, before anything is copied, queued or scaled for it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,8 @@ struct VideoInput {
 /// Where a rung's branch begins.
 #[derive(Default)]
 struct Gate {
-    suspended: AtomicBool,
+    /// No pictures of this presentation time or a later one go through.
+    suspended: Mutex<Option<MediaTime>>,
     /// Time in the pipeline of the first picture behind the last pause; 0: there was none.
     resumed_at: AtomicU64,
 }
@@ -126,11 +127,10 @@ impl Graph {
         Ok(Self { pipeline, video, audio, counters, fed: false })
     }
 
-    /// Exactly these rungs are suspended from here on. The pipeline's pictures are further than its input: some that are in it
-    /// already go through the gate as well, or not.
-    pub(crate) fn suspend(&self, tracks: &[u8]) {
+    /// Exactly these rungs are suspended, each from a presentation time on.
+    pub(crate) fn suspend(&self, tracks: &[(u8, MediaTime)]) {
         for (track, gate) in self.video.iter().flat_map(|video| &video.gates) {
-            gate.suspended.store(tracks.contains(track), Ordering::Relaxed);
+            *lock(&gate.suspended) = tracks.iter().find(|(suspended, _)| suspended == track).map(|(_, from)| *from);
         }
     }
 
@@ -495,7 +495,7 @@ fn build_rung(
 
     let gate = Arc::new(Gate::default());
     if let Some(pad) = queue.static_pad("sink").and_then(|pad| pad.peer()) {
-        attend(&pad, &gate);
+        attend(&pad, &gate, timeline);
     }
     if let (Some(rate), Some(pad)) = (rung.frame_rate, queue.static_pad("sink")) {
         decimate(&pad, rate);
@@ -508,7 +508,7 @@ fn build_rung(
 }
 
 /// Lets pictures into a rung's branch while it is not suspended. It opens at a forced picture only, as all rungs have one there.
-fn attend(pad: &gst::Pad, gate: &Arc<Gate>) {
+fn attend(pad: &gst::Pad, gate: &Arc<Gate>, timeline: &Arc<Mutex<VideoTimeline>>) {
     struct State {
         open: bool,
         /// A picture has gone through: the encoder has begun.
@@ -517,13 +517,13 @@ fn attend(pad: &gst::Pad, gate: &Arc<Gate>) {
         resumes: bool,
     }
     let state = Mutex::new(State { open: true, begun: false, resumes: false });
-    let gate = gate.clone();
+    let (gate, timeline) = (gate.clone(), timeline.clone());
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let state = &mut *lock(&state);
-        let suspended = gate.suspended.load(Ordering::Relaxed);
+        let suspended = *lock(&gate.suspended);
         match &info.data {
             Some(gst::PadProbeData::Event(event)) if gst_video::ForceKeyUnitEvent::is(event) => {
-                if !suspended && !state.open {
+                if suspended.is_none() && !state.open {
                     (state.open, state.resumes) = (true, true);
                 }
                 // Ahead of an encoder's first picture it does harm (see `force_keys`).
@@ -533,13 +533,14 @@ fn attend(pad: &gst::Pad, gate: &Arc<Gate>) {
                 }
             }
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                state.open &= !suspended;
+                let nanos = buffer.pts().map_or(0, gst::ClockTime::nseconds);
+                state.open &= suspended.is_none_or(|from| lock(&timeline).leave(nanos) < from);
                 if !state.open {
                     return gst::PadProbeReturn::Drop;
                 }
                 state.begun = true;
                 if std::mem::take(&mut state.resumes) {
-                    gate.resumed_at.store(buffer.pts().map_or(0, gst::ClockTime::nseconds), Ordering::Relaxed);
+                    gate.resumed_at.store(nanos, Ordering::Relaxed);
                 }
             }
             _ => {}

@@ -68,8 +68,6 @@ pub struct EngineInput {
 pub enum EngineEvent {
     /// An encoded unit; per rendition in decode order, never repeated, also across a worker's restart.
     Unit { rendition: RenditionId, unit: AccessUnit },
-    /// Which rungs are suspended from here on, where that has changed: nothing comes of them until they are not named any more.
-    Suspended(Vec<RenditionId>),
     /// The worker died or stalled and was started anew; playback goes on behind it.
     WorkerRestarted { reason: String, restarts: u32 },
     /// The worker crashed too often, or said that this host cannot make the ladder; nothing more comes from this engine.
@@ -80,6 +78,8 @@ pub enum EngineEvent {
 /// one so that no frame is missing. Dropping it ends the worker.
 pub struct Engine {
     pub events: mpsc::Receiver<EngineEvent>,
+    /// The rungs that [`Mover::suspend`] asked for last; none at first.
+    pub suspensions: watch::Receiver<Vec<RenditionId>>,
     shared: Arc<Shared>,
     mover: Mover,
     /// Dropped with the engine: the supervising task kills the worker and ends.
@@ -112,8 +112,7 @@ pub struct Mover {
     orders: mpsc::Sender<Move>,
     /// The video rungs, by track.
     rungs: Arc<[RenditionId]>,
-    /// Which of them are to be suspended.
-    suspended: watch::Sender<Vec<bool>>,
+    suspensions: watch::Sender<Vec<RenditionId>>,
     lag: Arc<Mutex<Lag>>,
 }
 
@@ -133,16 +132,15 @@ impl Mover {
         answer
     }
 
-    /// Stops encoding these rungs; all others run. Takes effect within a few pictures without a restart, and holds over restarts
-    /// and moves. A rung that is no longer named comes back with a key picture at the next unit that is forced to be one. What
-    /// is no video rung of the session is passed over; to suspend all of them is refused, so that viewers have one to play.
+    /// Asks the session to suspend exactly these rungs where its next segment begins (see [`Engine::suspend`]). What is no video
+    /// rung of the session is passed over; to suspend all of them is refused, so that viewers have one to play.
     pub fn suspend(&self, rungs: &[RenditionId]) {
-        let wanted: Vec<bool> = self.rungs.iter().map(|id| rungs.contains(id)).collect();
-        if !wanted.is_empty() && wanted.iter().all(|suspended| *suspended) {
+        let wanted: Vec<RenditionId> = self.rungs.iter().filter(|id| rungs.contains(id)).cloned().collect();
+        if !wanted.is_empty() && wanted.len() == self.rungs.len() {
             warn!("one rung of a session stays: not all of them are suspended");
             return;
         }
-        self.suspended.send_if_modified(|present| {
+        self.suspensions.send_if_modified(|present| {
             let changed = *present != wanted;
             *present = wanted;
             changed
@@ -198,7 +196,7 @@ impl Engine {
         let (moves, orders) = mpsc::channel(1);
         let (alive, gone) = oneshot::channel();
         let rungs: Arc<[RenditionId]> = spec.video.iter().map(|rung| rung.id.clone()).collect();
-        let (suspended, suspensions) = watch::channel(vec![false; rungs.len()]);
+        let (suspend, suspensions) = watch::channel(vec![]);
         let lag = Arc::new(Mutex::new(Lag::new(rungs.len(), Instant::now())));
         let shared = Arc::new(Shared {
             feed: Mutex::new(Feed::new(spec.video.len(), spec.audio.is_some())),
@@ -211,19 +209,11 @@ impl Engine {
             unanswered: AtomicU32::new(0),
             lag: lag.clone(),
         });
-        let mover = Mover { orders: moves, rungs, suspended, lag };
-        let supervisor = Supervisor {
-            shared: shared.clone(),
-            spec,
-            options,
-            seat,
-            events: events_in,
-            announced: Mutex::new(vec![false; mover.rungs.len()]),
-            suspensions,
-            shared_deaths: vec![],
-        };
+        let mover = Mover { orders: moves, rungs, suspensions: suspend, lag };
+        let supervisor =
+            Supervisor { shared: shared.clone(), spec, options, seat, events: events_in, shared_deaths: vec![] };
         runtime.spawn(supervisor.run(gone, orders));
-        Ok(Self { events, shared, mover, _alive: alive })
+        Ok(Self { events, suspensions, shared, mover, _alive: alive })
     }
 
     /// For whoever decides where sessions run.
@@ -244,6 +234,17 @@ impl Engine {
         }
         if to_send {
             self.shared.wake.notify_one();
+        }
+    }
+
+    /// Encodes of exactly these rungs no picture presented at `from`, which is not yet pushed, or later; all others run. No worker
+    /// is restarted, and it holds over restarts and moves. A rung that is not named any more comes back with the next picture that
+    /// is pushed and is forced to be a key.
+    pub fn suspend(&self, rungs: &[RenditionId], from: MediaTime) {
+        let named: Vec<bool> = self.mover.rungs.iter().map(|id| rungs.contains(id)).collect();
+        self.shared.feed().suspend(&named, from);
+        for (rung, _) in named.iter().enumerate().filter(|(_, named)| **named) {
+            lag_of(&self.shared.lag).forget_rung(rung);
         }
     }
 
@@ -305,10 +306,6 @@ struct Supervisor {
     options: EngineOptions,
     seat: Seat,
     events: mpsc::Sender<EngineEvent>,
-    /// Which video rungs are to be suspended, by track.
-    suspensions: watch::Receiver<Vec<bool>>,
-    /// What the session was last told of it.
-    announced: Mutex<Vec<bool>>,
     /// When shared workers died that this session was in.
     shared_deaths: Vec<Instant>,
 }
@@ -482,10 +479,6 @@ impl Supervisor {
             }
         };
         self.shared.pid.store(pid, Ordering::Relaxed);
-        let mut suspensions = self.suspensions.clone();
-        // Before the first unit goes out: nothing is encoded that is not wanted.
-        let wanted = suspensions.borrow_and_update().clone();
-        self.carry_out(&wanted).await;
         let (reader, writer) = socket.into_split();
         let life = Mutex::new(Life::new(ready.is_some()));
         let mut stalled = false;
@@ -496,9 +489,8 @@ impl Supervisor {
             let read = self.read(reader, ready.unwrap_or_default(), &life);
             let write = self.write(writer, start);
             let watch = self.watch(&life);
-            let heed = self.heed(suspensions);
             let preparing = futures_or_pending(None);
-            tokio::pin!(read, write, watch, heed, preparing);
+            tokio::pin!(read, write, watch, preparing);
             // Reading goes on while writing has come to its end, so the first of them does not end the rest.
             let mut written = false;
             let mut at_last = None;
@@ -515,7 +507,6 @@ impl Supervisor {
                         stalled = true;
                         break Ended::Died { reason, first_output: life_of(&life).first_output, order: None };
                     }
-                    () = &mut heed => break Ended::Unwanted,
                     Some(order) = orders.recv(), if moving.is_none() => {
                         preparing.set(futures_or_pending(Some(self.prepare(order.to.clone()))));
                         moving = Some(order);
@@ -575,43 +566,6 @@ impl Supervisor {
             (Ended::Died { reason, first_output, .. }, _, order) => Ended::Died { reason, first_output, order },
             (ended, ..) => ended,
         }
-    }
-
-    /// Carries out what is ordered while a worker runs; ends when nobody reads events any more.
-    async fn heed(&self, mut suspensions: watch::Receiver<Vec<bool>>) {
-        // The mover in the engine keeps the sender.
-        while suspensions.changed().await.is_ok() {
-            let wanted = suspensions.borrow_and_update().clone();
-            if !self.carry_out(&wanted).await {
-                return;
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Suspends and resumes rungs: nothing of a rung comes behind the event that it is suspended, nor before the event that it
-    /// is not any more. False: nobody reads events.
-    async fn carry_out(&self, wanted: &[bool]) -> bool {
-        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if announced == wanted {
-            return true;
-        }
-        let either: Vec<bool> = announced.iter().zip(wanted).map(|(before, now)| *before || *now).collect();
-        self.shared.feed().suspend(&either);
-        let named = self.spec.video.iter().zip(wanted).filter(|(_, suspended)| **suspended);
-        let event = EngineEvent::Suspended(named.map(|(rung, _)| rung.id.clone()).collect());
-        info!(?event, "rungs are suspended or come back");
-        if self.events.send(event).await.is_err() {
-            return false;
-        }
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = wanted.to_vec();
-        self.shared.feed().suspend(wanted);
-        for (rung, _) in wanted.iter().enumerate().filter(|(_, suspended)| **suspended) {
-            lag_of(&self.shared.lag).forget_rung(rung);
-        }
-        // The worker is told ahead of the next unit.
-        self.shared.wake.notify_one();
-        true
     }
 
     /// After a life in a device's worker. A session that stood still without having brought anything takes the worker

@@ -23,6 +23,8 @@ const MAX_SET: usize = 4 << 10;
 const MAX_PPS: usize = 256;
 /// Track numbers are bytes.
 const MAX_TRACKS: usize = 256;
+/// Bytes of a suspended track: its number and its end.
+const SUSPENDED: usize = 9;
 /// A fault's text.
 const MAX_TEXT: usize = 1 << 10;
 
@@ -39,9 +41,9 @@ pub enum Message {
     Config { track: u8, config: Arc<TrackConfig> },
     /// One access unit, either way.
     Unit(Unit),
-    /// Parent to worker: of the video rungs exactly these tracks are suspended from the next unit on. A rung that is no longer
-    /// named comes back at the next unit that is forced to be a key.
-    Suspend(Vec<u8>),
+    /// Parent to worker: of the video rungs exactly these tracks are suspended, each from a presentation time on, which units to
+    /// come may lie before. A rung that is no longer named comes back at the next unit that is forced to be a key.
+    Suspend(Vec<(u8, MediaTime)>),
     /// Parent to worker: deliver what is in the pipeline, then exit.
     Stop,
     /// Worker to parent: the pipeline runs.
@@ -192,7 +194,10 @@ fn encode_body(message: &Message, out: &mut BytesMut) -> Result<(), ProtocolErro
                 return Err(ProtocolError::TooLong(tracks.len()));
             }
             out.put_u8(kind::SUSPEND);
-            out.extend_from_slice(tracks);
+            for (track, from) in tracks {
+                out.put_u8(*track);
+                out.put_i64(from.0);
+            }
         }
         Message::Stop => out.put_u8(kind::STOP),
         Message::Ready => out.put_u8(kind::READY),
@@ -223,7 +228,13 @@ fn decode_body(kind: u8, body: &mut Bytes) -> Result<Option<Message>, ProtocolEr
             body.is_empty().then(|| Message::Config { track, config: Arc::new(config) })
         }),
         kind::UNIT => decode_unit(body).map(Message::Unit),
-        kind::SUSPEND if body.len() <= MAX_TRACKS => Some(Message::Suspend(body.to_vec())),
+        kind::SUSPEND if body.len() <= MAX_TRACKS * SUSPENDED => {
+            let mut tracks = Vec::new();
+            while let (Ok(track), Ok(from)) = (body.try_get_u8(), body.try_get_i64()) {
+                tracks.push((track, MediaTime(from)));
+            }
+            body.is_empty().then_some(Message::Suspend(tracks))
+        }
         kind::SUSPEND => return Err(ProtocolError::TooLong(body.len())),
         kind::STOP => body.is_empty().then_some(Message::Stop),
         kind::READY => body.is_empty().then_some(Message::Ready),
@@ -440,7 +451,9 @@ mod tests {
                 })
             ),
             Just(Message::Stop),
-            proptest::collection::vec(any::<u8>(), 0..9).prop_map(Message::Suspend),
+            proptest::collection::vec(any::<(u8, i64)>(), 0..9).prop_map(|tracks| Message::Suspend(
+                tracks.into_iter().map(|(t, from)| (t, MediaTime(from))).collect()
+            )),
             Just(Message::Ready),
             "[ -~]{0,200}".prop_map(Message::Fault),
             "[ -~]{0,200}".prop_map(Message::Refused),
@@ -520,7 +533,10 @@ mod tests {
         assert!(out.is_empty());
         let mut input = BytesMut::from(&[0x7f, 0xff, 0xff, 0xff, 3][..]);
         assert_eq!(decode(&mut input), Err(ProtocolError::TooLong(0x7fff_ffff)));
-        assert_eq!(encode(&Message::Suspend(vec![0; 257]), &mut out), Err(ProtocolError::TooLong(257)));
+        assert_eq!(
+            encode(&Message::Suspend(vec![(0, MediaTime::ZERO); 257]), &mut out),
+            Err(ProtocolError::TooLong(257))
+        );
         assert!(out.is_empty());
         encode(&Message::Fault("ä".repeat(2000)), &mut out).unwrap();
         assert!(matches!(decode(&mut out), Ok(Some(Message::Fault(t))) if t.len() <= MAX_TEXT));

@@ -54,7 +54,7 @@ async fn first_failure(policy: Policy, ladder: LadderSpec) -> String {
     loop {
         match engine.events.recv().await.unwrap() {
             // The rungs that have an encoder may be ahead of the one that gets none.
-            EngineEvent::Unit { .. } | EngineEvent::Suspended(_) => {}
+            EngineEvent::Unit { .. } => {}
             EngineEvent::WorkerRestarted { reason, .. } | EngineEvent::Failed { reason } => return reason,
         }
     }

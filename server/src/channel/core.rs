@@ -55,6 +55,11 @@ type Effects = VecDeque<Effect>;
 pub enum Effect {
     StartEngine(LadderSpec),
     StopEngine,
+    /// Of exactly these rungs no more pictures are encoded that are presented then or later.
+    Suspend {
+        rungs: Vec<RenditionId>,
+        from: MediaTime,
+    },
     ToEngine(EngineInput),
     RequestKeyFrame,
 }
@@ -74,6 +79,7 @@ pub struct Core {
     renditions: watch::Sender<Arc<RenditionSet>>,
     session: Option<Session>,
     effects: Effects,
+    suspended: Suspension,
     worker_restarts: u32,
     engine_failure: Option<String>,
     admit: Admit,
@@ -105,6 +111,14 @@ enum Presence {
     Suspended,
     /// Encoded again, with media from here on. It stays left out until there is a hold-back of it: who joins earlier meets gaps.
     Back(Option<MediaTime>),
+}
+
+/// Rungs of the present engine.
+#[derive(Default)]
+struct Suspension {
+    ordered: Vec<RenditionId>,
+    /// As ordered when the last segment began.
+    carried_out: Vec<RenditionId>,
 }
 
 /// One publisher's stay.
@@ -151,6 +165,7 @@ impl Core {
             renditions,
             session: None,
             effects: Effects::new(),
+            suspended: Suspension::default(),
             worker_restarts: 0,
             engine_failure: None,
         };
@@ -213,7 +228,9 @@ impl Core {
                 let Some(begin) = self.session.as_ref().and_then(|s| s.begin) else { return };
                 let Some(index) = self.slots.iter().position(|s| s.id == rendition) else { return };
                 let slot = &mut self.slots[index];
-                slot.meter.add(&unit);
+                if slot.presence != Presence::Suspended {
+                    slot.meter.add(&unit);
+                }
                 if unit.kind() == TrackKind::Audio {
                     if !before(&unit, begin) {
                         slot.held.push_back(unit);
@@ -223,12 +240,16 @@ impl Core {
                     let at = unit.pts;
                     slot.rendition.push(unit);
                     slot.publish();
+                    let there = slot.presence == Presence::There;
                     if slot.has_come_back(at) {
                         self.publish_set();
                     }
+                    for other in self.slots.iter_mut().filter(|s| there && s.presence == Presence::Suspended) {
+                        other.rendition.others_come(at);
+                        other.publish();
+                    }
                 }
             }
-            EngineEvent::Suspended(rungs) => self.suspend(&rungs),
             EngineEvent::WorkerRestarted { reason, restarts } => {
                 tracing::warn!(%reason, restarts, "encoding worker restarted");
                 self.worker_restarts = self.worker_restarts.saturating_add(1);
@@ -240,15 +261,34 @@ impl Core {
         }
     }
 
-    /// Exactly these rungs are suspended from here on.
-    fn suspend(&mut self, rungs: &[RenditionId]) {
+    /// Exactly these rungs of the engine are to be suspended where the next segment begins: players can leave and join them there.
+    pub fn order_suspension(&mut self, rungs: Vec<RenditionId>) {
+        self.suspended.ordered = rungs;
+    }
+
+    /// A segment begins with the picture presented at `from`: so does what was ordered.
+    fn carry_out_suspension(&mut self, from: MediaTime) {
+        let Suspension { ordered, carried_out } = &mut self.suspended;
+        if ordered != carried_out {
+            carried_out.clone_from(ordered);
+            let rungs = ordered.clone();
+            self.suspend(&rungs, from);
+            let still = |slot: &Slot| slot.rendition.ends_within();
+            let going = self.slots.iter().filter(|slot| rungs.contains(&slot.id)).map(still).max();
+            let from = from + going.unwrap_or(MediaDuration::ZERO);
+            self.effects.push_back(Effect::Suspend { rungs, from });
+        }
+    }
+
+    /// Exactly these rungs are suspended from `from` on.
+    fn suspend(&mut self, rungs: &[RenditionId], from: MediaTime) {
         for slot in self.slots.iter_mut().filter(|s| s.origin == Origin::Engine && s.kind == TrackKind::Video) {
             match (rungs.contains(&slot.id), slot.presence) {
                 (true, Presence::There | Presence::Back(_)) => {
                     tracing::warn!(rendition = %slot.id, "rung suspended");
                     slot.presence = Presence::Suspended;
                     slot.meter = Meter::default();
-                    slot.rendition.suspend();
+                    slot.rendition.suspend(from);
                 }
                 (false, Presence::Suspended) => {
                     tracing::info!(rendition = %slot.id, "rung comes back");
@@ -440,6 +480,9 @@ impl Core {
             session.lead = Some(session.lead.map_or(unit.pts, |lead| lead.max(unit.pts)));
             while let Some(cut) = self.segmenter.on_unit(unit.pts, unit.key || free) {
                 force_key = true;
+                if unit.kind() == TrackKind::Video {
+                    self.carry_out_suspension(unit.pts);
+                }
                 self.cut(cut);
             }
             self.pass();
@@ -556,8 +599,9 @@ impl Core {
     fn stop_engine(&mut self) {
         self.effects.push_back(Effect::StopEngine);
         // The next engine makes all rungs until it is told otherwise.
+        self.suspended = Suspension::default();
         if self.slots.iter().any(|s| s.presence == Presence::Suspended) {
-            self.suspend(&[]);
+            self.suspend(&[], MediaTime::ZERO);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use engine::{Engine, EngineEvent, EngineOptions, LadderSpec, Seat};
 use ingest::{IngestControl, IngestHandle, IngestStats};
-use media::{ChannelName, EndReason, IngestEvent, WallTime};
+use media::{ChannelName, EndReason, IngestEvent, RenditionId, WallTime};
 use packager::HlsSettings;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -124,6 +124,7 @@ enum Wake {
     Command(Option<Command>),
     Ingest(Option<IngestEvent>),
     Engine(Option<EngineEvent>),
+    Suspensions(Vec<RenditionId>),
     Tick,
 }
 
@@ -135,7 +136,7 @@ impl ChannelTask {
             let wake = tokio::select! {
                 biased;
                 command = inbox.recv() => Wake::Command(command),
-                event = next_engine(&mut self.engine) => Wake::Engine(event),
+                wake = next_engine(&mut self.engine) => wake,
                 event = next_ingest(&mut self.session) => Wake::Ingest(event),
                 _ = tick.tick() => Wake::Tick,
             };
@@ -174,6 +175,7 @@ impl ChannelTask {
                 }
                 Wake::Engine(Some(event)) => self.core.on_engine(event),
                 Wake::Engine(None) => self.engine = None,
+                Wake::Suspensions(rungs) => self.core.order_suspension(rungs),
                 Wake::Tick => {
                     if self.relisten_at.is_some_and(|at| Instant::now() >= at) {
                         self.relisten_at = None;
@@ -204,6 +206,11 @@ impl ChannelTask {
                         self.core.on_engine(EngineEvent::Failed { reason });
                     }
                 },
+                Effect::Suspend { rungs, from } => {
+                    if let Some(engine) = &self.engine {
+                        engine.suspend(&rungs, from);
+                    }
+                }
                 Effect::ToEngine(input) => {
                     if let Some(engine) = &self.engine {
                         engine.push(input);
@@ -379,10 +386,11 @@ async fn next_ingest(session: &mut Option<Session>) -> Option<IngestEvent> {
     }
 }
 
-async fn next_engine(engine: &mut Option<Engine>) -> Option<EngineEvent> {
-    match engine {
-        Some(engine) => engine.events.recv().await,
-        None => std::future::pending().await,
+async fn next_engine(engine: &mut Option<Engine>) -> Wake {
+    let Some(engine) = engine else { return std::future::pending().await };
+    tokio::select! {
+        event = engine.events.recv() => Wake::Engine(event),
+        Ok(()) = engine.suspensions.changed() => Wake::Suspensions(engine.suspensions.borrow_and_update().clone()),
     }
 }
 

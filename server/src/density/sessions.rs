@@ -120,7 +120,6 @@ async fn play(show: Arc<Show>, number: usize, mut engine: Engine, epoch: Instant
                     }
                 }
                 // Nobody asks for it here.
-                Some(EngineEvent::Suspended(_)) => {}
                 Some(EngineEvent::WorkerRestarted { reason, .. }) => lock(&meter).fail(format!("worker: {reason}")),
                 Some(EngineEvent::Failed { reason }) => lock(&meter).fail(reason),
                 None => {

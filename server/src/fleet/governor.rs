@@ -10,8 +10,9 @@ use placement::At;
 pub const LAG_LIMIT: Duration = Duration::from_millis(500);
 /// What is wrong must be so for this time; a second of it is noise.
 const CERTAIN: u64 = 3_000;
-/// After a step: a lag is measured over 5 s, and a session that has moved must have come into step.
-const SETTLE: u64 = 6_000;
+/// After a step: a rung goes where the next segment begins, a lag is measured over 5 s, and a session that has moved must have come
+/// into step.
+const SETTLE: u64 = 8_000;
 /// After a device was found that nothing helps.
 const HOPELESS: u64 = 30_000;
 /// Of calm before something is given back; doubled, up to the most, each time that it proves to have been too early.
@@ -200,7 +201,11 @@ mod tests {
         let seen = Seen { lag: QUICK, filled: 90, ..Seen::default() };
         assert_eq!(until_step(&mut g, 0, 10, seen, true), Some((3, Step::Relieve)));
         g.relieved(At(3 * SECOND));
-        assert_eq!(until_step(&mut g, 4, 30, seen, true), Some((8, Step::Relieve)), "6 s to settle, 3 s to be certain");
+        assert_eq!(
+            until_step(&mut g, 4, 30, seen, true),
+            Some((10, Step::Relieve)),
+            "8 s to settle, 3 s to be certain"
+        );
         // A second without it begins anew.
         let mut g = Governor::default();
         for s in 0..30 {
@@ -219,9 +224,9 @@ mod tests {
         // What is left lags still, after it has had its time.
         let seen = Seen { filled: 40, ..seen };
         let capacities: Vec<u16> = (6..20).map(|s| g.capacity(At(s * SECOND), &seen)).collect();
-        assert_eq!((capacities[7], capacities[8]), (72, 36), "{capacities:?}");
+        assert_eq!((capacities[9], capacities[10]), (72, 36), "{capacities:?}");
         // As long as it is beyond its limit there is no new verdict.
-        assert!(capacities[8..].iter().all(|c| *c == 36), "{capacities:?}");
+        assert!(capacities[10..].iter().all(|c| *c == 36), "{capacities:?}");
     }
 
     #[test]
@@ -231,7 +236,7 @@ mod tests {
         assert_eq!(until_step(&mut g, 0, 60, moving, true), None);
         assert_eq!(g.capacity(At(60 * SECOND), &moving), 100);
         let there = Seen { moving: false, ..moving };
-        assert_eq!(until_step(&mut g, 60, 60, there, true), Some((8, Step::Relieve)));
+        assert_eq!(until_step(&mut g, 60, 60, there, true), Some((10, Step::Relieve)));
     }
 
     #[test]

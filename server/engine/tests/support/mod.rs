@@ -171,8 +171,6 @@ pub fn interleave(video: &[AccessUnit], audio: &[AccessUnit]) -> Vec<EngineInput
 pub struct Got {
     pub units: BTreeMap<String, Vec<AccessUnit>>,
     pub restarts: Vec<String>,
-    /// Which rungs were suspended, at each change, and how many units of each rendition had come by then.
-    pub suspended: Vec<(Vec<String>, BTreeMap<String, usize>)>,
     pub failed: Option<String>,
 }
 
@@ -180,10 +178,6 @@ impl Got {
     pub fn take(&mut self, event: EngineEvent) {
         match event {
             EngineEvent::Unit { rendition, unit } => self.units.entry(rendition.to_string()).or_default().push(unit),
-            EngineEvent::Suspended(rungs) => {
-                let come = self.units.iter().map(|(id, units)| (id.clone(), units.len())).collect();
-                self.suspended.push((rungs.iter().map(ToString::to_string).collect(), come));
-            }
             EngineEvent::WorkerRestarted { reason, .. } => self.restarts.push(reason),
             EngineEvent::Failed { reason } => self.failed = Some(reason),
         }

@@ -93,12 +93,14 @@ struct Rig {
     engine: Vec<EngineInput>,
     specs: Vec<LadderSpec>,
     key_frame_requests: usize,
+    /// Rungs of the engine, and from where on.
+    suspended: Vec<(RenditionId, MediaTime)>,
 }
 
 impl Rig {
     fn new(ladder: Ladder) -> Self {
         let (core, set) = Core::new(SETTINGS, ladder, 1000, crate::channel::plan::tests::everything());
-        Self { core, set, engine: Vec::new(), specs: Vec::new(), key_frame_requests: 0 }
+        Self { core, set, engine: vec![], specs: vec![], key_frame_requests: 0, suspended: vec![] }
     }
 
     fn feed(&mut self, units: Vec<AccessUnit>) {
@@ -113,6 +115,7 @@ impl Rig {
             match effect {
                 Effect::StartEngine(spec) => self.specs.push(spec),
                 Effect::StopEngine => {}
+                Effect::Suspend { rungs, from } => self.suspended = rungs.into_iter().map(|id| (id, from)).collect(),
                 Effect::ToEngine(input) => self.engine.push(input),
                 Effect::RequestKeyFrame => self.key_frame_requests += 1,
             }
@@ -343,12 +346,10 @@ fn a3_sound_ahead_of_the_picture_at_the_end_is_kept_as_far_as_there_is_room() {
 struct Encoding {
     rig: Rig,
     inside: VecDeque<EngineInput>,
-    /// As the engine has been told.
-    suspended: Vec<RenditionId>,
+    /// Pictures that the encoders are late by.
+    late: usize,
     /// Rungs that wait for a forced picture.
     closed: Vec<RenditionId>,
-    /// Suspended when the engine starts, ahead of its first unit.
-    at_start: Option<&'static str>,
     /// The playlists as they were last.
     shown: Vec<(&'static str, String)>,
 }
@@ -360,29 +361,25 @@ impl Encoding {
         let mut rig = Rig::new(ladder);
         rig.core.begin_session();
         let shown = ["src", "v360", "v180"].map(|id| (id, String::new())).into();
-        Self { rig, inside: VecDeque::new(), suspended: vec![], closed: vec![], at_start: None, shown }
+        Self { rig, inside: VecDeque::new(), late: 3, closed: vec![], shown }
     }
 
     fn suspend(&mut self, rungs: &[&str]) {
-        self.suspended = rungs.iter().map(|id| id.parse().unwrap()).collect();
-        self.closed.extend(self.suspended.clone());
-        self.rig.core.on_engine(EngineEvent::Suspended(self.suspended.clone()));
-        self.look();
+        self.rig.core.order_suspension(rungs.iter().map(|id| id.parse().unwrap()).collect());
     }
 
     fn feed(&mut self, from: i64, to: i64) {
         for unit in (Publisher { audio: None, ..camera() }).units(from, to) {
             self.rig.feed(vec![unit]);
-            if let Some(rung) = self.at_start.take_if(|_| !self.rig.specs.is_empty()) {
-                self.suspend(&[rung]);
-            }
             self.inside.extend(self.rig.engine.drain(..));
-            while self.inside.len() > 3 {
+            while self.inside.len() > self.late {
                 let EngineInput { unit, force_key } = self.inside.pop_front().unwrap();
                 for id in RUNGS {
                     let rendition: RenditionId = id.parse().unwrap();
-                    if force_key && !self.suspended.contains(&rendition) {
-                        self.closed.retain(|closed| *closed != rendition);
+                    match self.rig.suspended.iter().find(|(id, _)| *id == rendition) {
+                        Some((_, from)) if unit.pts >= *from => self.closed.push(rendition.clone()),
+                        None if force_key => self.closed.retain(|closed| *closed != rendition),
+                        _ => {}
                     }
                     if !self.closed.contains(&rendition) {
                         let unit = AccessUnit { key: force_key, dts: unit.pts, config: h264(20), ..unit.clone() };
@@ -454,9 +451,18 @@ fn a44_a58_a_suspended_rung_goes_on_with_gaps_and_comes_back_with_a_whole_segmen
     live.feed(0, 5_000);
     assert_eq!(live.offered(), ["src", "v360", "v180"]);
     live.suspend(&["v180"]);
+    live.feed(5_000, 5_900);
+    assert_eq!(live.offered(), ["src", "v360", "v180"], "the segment at 4 s goes on to its end");
+    live.feed(5_900, 6_500);
     assert_eq!(live.offered(), ["src", "v360"], "who comes now does not choose it");
     assert!(live.warned(), "{:?}", live.rig.core.messages());
-    for half in 10..30 {
+    // Players leave where the others begin a segment too: so far nothing is missing.
+    let playlist = live.rig.playlist("v180");
+    let missing: Vec<&str> = playlist.lines().filter(|line| line.contains("GAP")).collect();
+    assert_eq!((gaps(&playlist), missing.len()), (vec![false; 3], 1), "{playlist}");
+    // Ahead of its time, so that it is seen together with the part before it.
+    assert!(missing[0].contains("1003.1."), "{playlist}");
+    for half in 13..30 {
         live.feed(half * 500, half * 500 + 500);
         let (src, gone) = (live.rig.snapshot("src").position().unwrap(), live.rig.snapshot("v180").position().unwrap());
         assert_eq!(gone.msn, src.msn, "{}", live.rig.playlist("v180"));
@@ -468,12 +474,13 @@ fn a44_a58_a_suspended_rung_goes_on_with_gaps_and_comes_back_with_a_whole_segmen
     let status = live.rig.core.rendition_status();
     let of = |id: &str| status.iter().find(|r| r.id.as_str() == id).unwrap().clone();
     assert!(of("v180").suspended && !of("v360").suspended && of("v180").track.bitrate == 0);
-    // Its encoder begins at the source's key frame at 15 s, and the next segment at 16 s.
+    // The next segment begins at 16 s.
     live.suspend(&[]);
+    live.feed(15_000, 16_500);
     assert!(!live.warned());
-    live.feed(15_000, 20_000);
+    live.feed(16_500, 20_000);
     let playlist = live.rig.playlist("v180");
-    assert_eq!(gaps(&playlist), [false, false, false, true, true, true, true, true, false], "{playlist}");
+    assert_eq!(gaps(&playlist), [false, false, false, false, true, true, true, true, false], "{playlist}");
     assert_eq!(live.offered(), ["src", "v360"], "who joined now would meet gaps");
     live.feed(20_000, 23_000);
     assert_eq!(live.offered(), ["src", "v360", "v180"]);
@@ -489,10 +496,34 @@ fn a44_a58_a_suspended_rung_goes_on_with_gaps_and_comes_back_with_a_whole_segmen
     assert_eq!((live.rig.snapshot("v180").retained_bytes(), gaps(&live.rig.playlist("v180")).len()), (0, 12));
 }
 
+/// A rung whose last pictures do not come is not waited for, and one that is far behind loses none.
+#[test]
+fn a_suspended_rung_ends_with_its_segment_however_late_it_is() {
+    for late in [0, 1, 40] {
+        let mut live = Encoding::new(two_rungs(true));
+        live.late = late;
+        live.feed(0, 5_000);
+        live.suspend(&["v180"]);
+        live.feed(5_000, 11_000);
+        let playlist = live.rig.playlist("v180");
+        let missing = playlist.lines().find(|line| line.contains("GAP")).unwrap();
+        assert!(missing.contains("1003.1."), "{late} pictures late: {playlist}");
+    }
+    let mut live = Encoding::new(two_rungs(true));
+    live.feed(0, 5_000);
+    live.suspend(&["v180"]);
+    live.feed(5_000, 5_500);
+    live.closed.push("v180".parse().unwrap());
+    live.feed(5_500, 7_000);
+    let playlist = live.rig.playlist("v180");
+    let (src, gone) = (live.rig.snapshot("src").position().unwrap(), live.rig.snapshot("v180").position().unwrap());
+    assert_eq!((gone.msn, gone.part.unwrap().abs_diff(src.part.unwrap()) <= 2), (src.msn, true), "{playlist}");
+}
+
 #[test]
 fn a_rung_that_is_suspended_before_it_began_is_not_waited_for_and_begins_later() {
     let mut live = Encoding::new(two_rungs(false));
-    live.at_start = Some("v180");
+    live.suspend(&["v180"]);
     live.feed(0, 9_000);
     assert!(!live.rig.snapshot("v180").is_playable());
     assert_eq!(live.offered(), ["v360"]);
@@ -510,8 +541,9 @@ fn the_last_rung_on_offer_stays_on_offer() {
     live.suspend(&["v180"]);
     live.feed(5_000, 9_000);
     live.suspend(&["v360"]);
+    live.feed(9_000, 10_500);
     assert_eq!(live.offered(), ["v360", "v180"], "the one is gone, the other has come back too lately");
-    live.feed(9_000, 18_000);
+    live.feed(10_500, 18_000);
     assert_eq!(live.offered(), ["v180"]);
 }
 
@@ -521,12 +553,14 @@ fn what_was_suspended_is_not_when_the_publisher_returns() {
     live.feed(0, 5_000);
     live.suspend(&["v180"]);
     live.feed(5_000, 7_500);
+    assert!(live.warned());
     live.rig.core.end_session();
     assert!(!live.warned());
     live.look();
     live.rig.core.begin_session();
     live.inside.clear();
-    (live.suspended, live.closed) = (vec![], vec![]);
+    live.closed.clear();
+    live.rig.suspended.clear();
     live.feed(0, 9_000);
     assert_eq!(live.offered(), ["src", "v360", "v180"]);
     let playlist = live.rig.playlist("v180");
