@@ -31,6 +31,9 @@ const MAX_EXCESS: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 1000 
 /// A picture this close to a cut begins its segment: cuts lie on whole milliseconds, and times are rounded.
 const CUT_TOLERANCE: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 500);
 
+/// A picture is decoded less than this before it is shown, else there was a stall between: five pictures at 15 frames a second.
+const DEEPEST_REORDER: MediaDuration = MediaDuration(media::FLICKS_PER_SECOND / 3);
+
 /// Ticks a second of every video track.
 const VIDEO_TIMESCALE: u32 = 90_000;
 
@@ -169,8 +172,8 @@ impl Rendition {
         let starts_anew = self.cuts.iter().any(|cut| cut.discontinuity && reaches(&unit, cut.at));
         if unit.kind() == TrackKind::Video {
             let came = unit.dts;
-            if !starts_anew && self.cursor.is_some() {
-                self.decode_behind_stall(&mut unit);
+            if self.cursor.is_some() {
+                self.decode_behind_stall(&mut unit, starts_anew);
             }
             self.decoded = came;
         }
@@ -388,15 +391,20 @@ impl Rendition {
 
     /// Gives a picture behind a stall a decode time behind it too. Where pictures are reordered, decode times come from the
     /// pictures before: of the first one behind a stall it lies before the stall, and so would its segment begin there.
-    fn decode_behind_stall(&mut self, unit: &mut AccessUnit) {
+    fn decode_behind_stall(&mut self, unit: &mut AccessUnit, starts_anew: bool) {
         let before = self.held.as_ref().map(|held| held.dts);
         // What a picture's decode time is worth tells the next one.
         if let Some(held) = self.held.as_ref().filter(|held| unit.dts - held.dts <= self.rule.target) {
             self.reorder[0] = self.reorder[0].max(held.pts - held.dts);
         }
         let usual = self.reorder[0].max(self.reorder[1]).max(self.lag);
-        if unit.pts - unit.dts > usual && self.cuts.iter().any(|cut| reaches(unit, cut.at)) {
+        // What comes behind a discontinuity may be reordered in another way than what was before.
+        let credible = if starts_anew { usual.max(DEEPEST_REORDER) } else { usual };
+        if unit.pts - unit.dts > credible && self.cuts.iter().any(|cut| reaches(unit, cut.at)) {
             unit.dts = unit.pts - usual;
+        }
+        if starts_anew {
+            return;
         }
         // Pictures that it was moved past follow at once, those from before the stall late.
         if let Some(before) = before.filter(|before| unit.dts <= *before) {

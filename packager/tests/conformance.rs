@@ -741,6 +741,16 @@ fn a3_a44_a_ten_second_gop_with_a_stall_keeps_the_rules() {
     run(&Source { gop: 300, frames: 900, stall: Some((400, 7000)), ..Source::default() });
 }
 
+/// A3: the first picture with new parameters is decoded when the one before the stall was shown, by its time.
+#[test]
+fn a3_parameters_that_change_behind_a_stall_of_reordered_pictures_keep_the_rules() {
+    for (b_frames, millis) in [(1, 2400), (2, 2400), (1, 7000)] {
+        let source =
+            Source { fps: 15, gop: 1, b_frames, stall: Some((293, millis)), change_at: Some(293), ..Source::default() };
+        run(&source);
+    }
+}
+
 /// B8: decode order, composition offsets and times come out as they went in.
 #[test]
 fn b8_reordered_pictures_keep_their_order_and_their_times() {
