@@ -26,6 +26,8 @@ try {
   await page.goto(`${base}/watch/${channel}`);
   await page.fill('#token', admin);
   await page.keyboard.press('Enter');
+  // The tab has kept the token once the page has gone on with it.
+  await until('the watch page with the token', page, () => typeof window.fishladder?.stats === 'function');
   await watch(browser, base, channel);
   await playing(browser);
   report.operator = await page.evaluate(() => window.fishladder.hls.url);
