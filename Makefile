@@ -8,7 +8,7 @@ help:
 	@echo "make bench  run every benchmark, some 80 minutes, and write docs/bench/; ONLY=\"migration nginx\" runs those"
 	@echo "make soak   play for FISHLADDER_SOAK_SECONDS (60) with every kind of player at once"
 	@echo "make test-gpu  what only an NVIDIA GPU can show; skipped aloud without one"
-	@echo "make check  the fast part of make test: formatting, clippy, unit tests"
+	@echo "make check  the part of make test that needs no running server: formatting, pages, clippy, unit tests"
 
 run:
 	@scripts/setup.sh run
@@ -50,9 +50,7 @@ web/dist/index.html: $(shell find web -path web/node_modules -prune -o -path web
 	@touch $@
 
 check:
-	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --locked -- -D warnings
-	cargo test --release --workspace --exclude e2e --locked
+	@scripts/test.sh check
 
 fmt:
 	cargo fmt --all

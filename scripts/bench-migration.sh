@@ -22,6 +22,6 @@ grep -q '^FIGURE' "$raw"
   echo "- *worker killed*: SIGKILL to a device's worker; its sessions begin again in a new one, with a replay of the GOP."
   echo "- *device lost*: the worker ends with the code for a lost device; its sessions begin again on other devices."
   echo
-  echo "Lost frames are counted by ffprobe in what is listed afterwards, of the channels that were struck. The limits that every change is held to are in \`tests/tests/devices.rs\`."
+  echo "Lost frames are counted by ffprobe in what is listed afterwards, of the channels that were struck. The limits that every change is held to are in \`tests/tests/fleet.rs\`."
 } >"$out"
 echo "written to $out"

@@ -55,7 +55,7 @@ unshare --mount true || skip "this host lets nobody mount"
 profile=${FISHLADDER_PROFILE:---release}
 [ "$profile" != dev ] || profile=
 # shellcheck disable=SC2086
-test=$(cargo test $profile --locked -p engine --test stub_gpus --no-run 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+test=$(cargo test $profile --locked --workspace --test stub_gpus --no-run 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 worker=$(dirname "$(dirname "$test")")/engine-worker
 [ -x "$test" ] && [ -x "$worker" ] || { echo "cargo did not say where it built the tests" >&2; exit 1; }
 mkdir -p "$root/opt/fishladder"
