@@ -229,11 +229,12 @@ fn decode_body(kind: u8, body: &mut Bytes) -> Result<Option<Message>, ProtocolEr
         }),
         kind::UNIT => decode_unit(body).map(Message::Unit),
         kind::SUSPEND if body.len() <= MAX_TRACKS * SUSPENDED => {
-            let mut tracks = Vec::new();
-            while let (Ok(track), Ok(from)) = (body.try_get_u8(), body.try_get_i64()) {
+            let mut tracks = Vec::with_capacity(body.len() / SUSPENDED);
+            while !body.is_empty() {
+                let (Ok(track), Ok(from)) = (body.try_get_u8(), body.try_get_i64()) else { return Ok(None) };
                 tracks.push((track, MediaTime(from)));
             }
-            body.is_empty().then_some(Message::Suspend(tracks))
+            Some(Message::Suspend(tracks))
         }
         kind::SUSPEND => return Err(ProtocolError::TooLong(body.len())),
         kind::STOP => body.is_empty().then_some(Message::Stop),
@@ -538,6 +539,8 @@ mod tests {
             Err(ProtocolError::TooLong(257))
         );
         assert!(out.is_empty());
+        let mut cut_off = BytesMut::from(&[0, 0, 0, 2, kind::SUSPEND, 1][..]);
+        assert_eq!(decode(&mut cut_off), Err(ProtocolError::Malformed(kind::SUSPEND)));
         encode(&Message::Fault("ä".repeat(2000)), &mut out).unwrap();
         assert!(matches!(decode(&mut out), Ok(Some(Message::Fault(t))) if t.len() <= MAX_TEXT));
     }
