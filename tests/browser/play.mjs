@@ -3,7 +3,7 @@
 // Usage: play.mjs BASE CHANNEL OPTIONS, OPTIONS being a JSON object:
 //   seconds     how long to look once the picture moves (default 10)
 //   publish     {width, height, fps}: publish the test card by WHIP from a second Chromium
-//   later       come so many seconds after the channel has begun (default 0)
+//   later       come when the channel has been live for so many seconds (default: as soon as it can be played)
 //   height      look at the rendition of this height
 //   switch      go through all renditions, looking at each for so many seconds
 //   leave       look on until the player has left the rendition for another one by itself, at most so many seconds, then look again
@@ -25,14 +25,23 @@ async function open() {
   return browser;
 }
 
-async function listed() {
+/** Asks the server for `path` until its answer is as it should be. */
+async function answered(what, path, isThere) {
   for (const begun = Date.now(); Date.now() - begun < 40_000; ) {
-    const response = await fetch(`${base}/live/${channel}/index.m3u8`);
-    const playlist = await response.text();
-    if (response.ok) return playlist;
+    const response = await fetch(`${base}${path}`);
+    const text = await response.text();
+    if (response.ok && isThere(text)) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  throw new Error('waited in vain for the multivariant playlist');
+  throw new Error(`waited in vain for ${what}`);
+}
+
+/** The channel has been live for so many seconds. */
+function liveFor(seconds) {
+  return (text) => {
+    const { state, since } = JSON.parse(text);
+    return state === 'live' && Date.now() - Date.parse(since) >= seconds * 1000;
+  };
 }
 
 try {
@@ -42,8 +51,8 @@ try {
   const publisher = options.publish ? await open() : null;
   if (publisher) await publish(publisher, base, channel, options.publish);
   // Whoever opens the page earlier waits for the publisher, and its retries would be part of the figures.
-  await listed();
-  await new Promise((resolve) => setTimeout(resolve, (options.later ?? 0) * 1000));
+  await answered('the multivariant playlist', `/live/${channel}/index.m3u8`, () => true);
+  if (options.later) await answered('the channel to settle', `/api/v1/channels/${channel}`, liveFor(options.later));
   await watch(viewer, base, channel);
   await playing(viewer);
   report.levels = await viewer.page.evaluate(() => window.fishladder.hls.levels.map((l) => l.height));
