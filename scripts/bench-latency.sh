@@ -56,7 +56,7 @@ hls=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' web/node_modules/hls.js/package.js
           }
         list = p50[path, 1]
         for (a = 2; a <= n; a++) list = list ", " p50[path, a]
-        median = p50[path, int((n + 1) / 2)]
+        median = int((p50[path, int((n + 1) / 2)] + p50[path, int(n / 2) + 1]) / 2 + 0.5)
         goal = 1600
         if (path ~ /^passthrough, parts of 200ms/) goal = 950
         if (path ~ /^passthrough, parts of 100ms/) goal = 700
