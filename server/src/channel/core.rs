@@ -79,7 +79,7 @@ pub struct Core {
     renditions: watch::Sender<Arc<RenditionSet>>,
     session: Option<Session>,
     effects: Effects,
-    suspended: Suspension,
+    suspension: Suspension,
     worker_restarts: u32,
     engine_failure: Option<String>,
     admit: Admit,
@@ -165,7 +165,7 @@ impl Core {
             renditions,
             session: None,
             effects: Effects::new(),
-            suspended: Suspension::default(),
+            suspension: Suspension::default(),
             worker_restarts: 0,
             engine_failure: None,
         };
@@ -263,12 +263,12 @@ impl Core {
 
     /// Exactly these rungs of the engine are to be suspended where the next segment begins: players can leave and join them there.
     pub fn order_suspension(&mut self, rungs: Vec<RenditionId>) {
-        self.suspended.ordered = rungs;
+        self.suspension.ordered = rungs;
     }
 
     /// A segment begins with the picture presented at `from`: so does what was ordered.
     fn carry_out_suspension(&mut self, from: MediaTime) {
-        let Suspension { ordered, carried_out } = &mut self.suspended;
+        let Suspension { ordered, carried_out } = &mut self.suspension;
         if ordered != carried_out {
             carried_out.clone_from(ordered);
             let rungs = ordered.clone();
@@ -599,7 +599,7 @@ impl Core {
     fn stop_engine(&mut self) {
         self.effects.push_back(Effect::StopEngine);
         // The next engine makes all rungs until it is told otherwise.
-        self.suspended = Suspension::default();
+        self.suspension = Suspension::default();
         if self.slots.iter().any(|s| s.presence == Presence::Suspended) {
             self.suspend(&[], MediaTime::ZERO);
         }
