@@ -39,7 +39,8 @@ soak:
 	@$(MAKE) --no-print-directory build
 	cargo test --release -p e2e --locked --test soak -- --ignored --nocapture
 
-# One profile for running, testing and benchmarking: dependencies are built once.
+# One profile for running, testing and benchmarking. What make test builds has tokio's clock for tests in it as well, so the first
+# build of the other kind builds some dependencies anew.
 build: web
 	cargo build --release --locked
 

@@ -17,7 +17,8 @@ pages() { (cd web && npm ci --no-audit --no-fund --silent && npm run check --sil
 # `--test NAME` for each of these files; their names differ in all packages.
 named() { for file in "$@"; do printf -- '--test\n%s\n' "$(basename "$file" .rs)"; done; }
 
-# The same packages in each step: of others cargo would choose other features of the dependencies, and build them once more.
+# The same packages in each step: of others cargo would choose other features of the dependencies, and build them once more. The
+# program has tokio's clock for tests in it by that, which nothing in it stops.
 all=(--release --workspace --locked)
 mapfile -t units < <(named packager/tests/*.rs server/*/tests/*.rs)
 # Latency and load are measured with nothing else running; the others wait for real time more than they compute.
